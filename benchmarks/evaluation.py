@@ -1,0 +1,287 @@
+"""Exact evaluation against the Trainer's and TRL's own, and against the floor of what exactness needs.
+
+512 rows (128 at the largest vocabulary) of log-normal length from 8 to 512 tokens, the first half of each masked; a
+Llama of 6 layers x 256 with vocabularies of 2,048, 49,152 and 151,936 entries; float32 on the CPU. Per vocabulary, in
+one process, the sides take turns, Sightline before each of the others, and the median of a side's passes counts; wall
+time and CPU time are shown, since other work on the machine lengthens mostly the first. Peak memory comes from a
+process per side, on a quarter of the rows. The Trainer's batch sizes run from 1 to 32 on an eighth of the rows; the
+best is then measured on all. "Hooked" is a Trainer's own pass with the exact sums taken from it.
+
+The floor is the number of multiplications that an exact loss needs (body at every token up to the last label, causal
+attention, head at the labelled positions), at the rate of the quickest float32 product measured in the same process;
+and at the rate of ``torch.mm``, which the Trainer uses.
+
+    python benchmarks/evaluation.py [--quick] [--threads N] [--rounds N] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from _evaluation_set import (
+    HIDDEN,
+    INTERMEDIATE,
+    LAYERS,
+    Row,
+    collate,
+    exact_loss,
+    model_of,
+    rows_of,
+    sft_trainer_of,
+    trainer_of,
+)
+
+ROWS = {2_048: 512, 49_152: 512, 151_936: 128}
+"""Rows by vocabulary; the Trainer takes an hour for 512 at the largest."""
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+DEFAULT_BATCH = 8
+EVALS_PER_EPOCH = 15
+TRAIN_ROWS_PER_EVAL_ROW = 9
+
+
+def main() -> int:
+    """Measure, print tables, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="96 rows, the middle vocabulary, one round")
+    parser.add_argument("--rows", type=int, help="at every vocabulary")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--vocabularies", type=int, nargs="*", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(_child(json.loads(options.child))))
+        return 0
+    if options.quick:
+        options.rows, options.rounds, options.vocabularies = 96, 1, (49_152,)
+    results = []
+    for vocabulary in options.vocabularies:
+        case = {
+            "vocabulary": vocabulary,
+            "rows": options.rows or ROWS[vocabulary],
+            "rounds": options.rounds,
+            "hooked": not options.quick,
+            "threads": options.threads,
+        }
+        timed = _in_child({**case, "measure": "time"})
+        for name, side in timed["sides"].items():
+            if not name.endswith("hooked"):
+                memory = _in_child({**case, "measure": "memory", "side": name, "batch": side["batch"]})
+                side["peak_mib"] = memory["peak_mib"]
+        results.append(timed)
+        _show(timed)
+    if options.json:
+        options.json.write_text(json.dumps({"threads": options.threads, "results": results}, indent=1))
+    return 0
+
+
+def _in_child(case: dict[str, Any]) -> dict[str, Any]:
+    """Run one case in a process of its own."""
+    threads = str(case["threads"])
+    env = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-W", "ignore", __file__, "--child", json.dumps(case)]
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def _child(case: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    torch.set_num_threads(case["threads"])
+    transformers.utils.logging.set_verbosity_error()
+    with tempfile.TemporaryDirectory() as folder:
+        return _time(case, folder) if case["measure"] == "time" else _memory(case, folder)
+
+
+def _passes(name: str, model: Any, rows: list[Row], batch: int, folder: str) -> Callable[[], float]:
+    """Return a function that makes one evaluation pass and returns its loss."""
+    if name == "sightline":
+        from sightline.evaluation import EvalSet, evaluate
+
+        eval_set = EvalSet(rows)
+        return lambda: evaluate(model, eval_set).loss
+    from transformers import PrinterCallback
+
+    trainer = (sft_trainer_of if name.startswith("SFTTrainer") else trainer_of)(model, rows, batch, folder)
+    trainer.remove_callback(PrinterCallback)
+    if not name.endswith("hooked"):
+        return lambda: float(trainer.evaluate()["eval_loss"])
+    return lambda: _hooked(trainer)
+
+
+def _hooked(trainer: Any) -> float:
+    """Make the Trainer's own pass and take the exact loss from it."""
+    from transformers import TrainerCallback
+
+    from sightline.evaluation import LossHook
+
+    hook = LossHook()
+
+    class Delegate(TrainerCallback):
+        def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
+            hook.batch_done()
+
+    delegate = Delegate()
+    hook.attach(trainer.model)
+    trainer.add_callback(delegate)
+    try:
+        trainer.evaluate()
+        found = hook.take(len(trainer.eval_dataset))
+    finally:
+        hook.detach()
+        trainer.remove_callback(delegate)
+    assert found is not None
+    return found.loss
+
+
+def _time(case: dict[str, Any], folder: str) -> dict[str, Any]:
+    vocabulary, rows = case["vocabulary"], rows_of(case["vocabulary"], case["rows"])
+    model = model_of(vocabulary)
+    rates = _product_rates()
+    sides: dict[str, dict[str, Any]] = {"sightline": {"batch": 0}}
+    for kind in ("Trainer", "SFTTrainer"):
+        best = _best_batch(kind, model, rows[: len(rows) // 8], folder)
+        sides[f"{kind}, batch {DEFAULT_BATCH}"] = {"batch": DEFAULT_BATCH}
+        sides[f"{kind}, best batch ({best})"] = {"batch": best}
+        if case["hooked"]:
+            sides[f"{kind}, batch {DEFAULT_BATCH}, hooked"] = {"batch": DEFAULT_BATCH}
+    passes = {name: _passes(name, model, rows, side["batch"], folder) for name, side in sides.items()}
+    ours = passes.pop("sightline")
+    first_s, first_cpu_s, _ = _clocked(ours)
+    taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
+    for _ in range(case["rounds"]):
+        for name, make_pass in passes.items():
+            taken["sightline"].append(_clocked(ours))
+            taken[name].append(_clocked(make_pass))
+    for name, clocked in taken.items():
+        wall_s, cpu_s, losses = zip(*clocked, strict=True)
+        sides[name] |= {"wall_s": statistics.median(wall_s), "cpu_s": statistics.median(cpu_s), "loss": losses[-1]}
+    operations = _operations(rows, vocabulary)
+    return {
+        **case,
+        "sides": sides,
+        "first_pass": {"wall_s": first_s, "cpu_s": first_cpu_s},
+        "exact_loss": exact_loss(model, rows),
+        "operations": operations,
+        "product_flops_per_s": rates,
+        "floor_s": {name: operations / rate for name, rate in rates.items()},
+        "training": _share_of_a_run(model, rows, sides["sightline"]["wall_s"]),
+    }
+
+
+def _clocked(work: Callable[[], float]) -> tuple[float, float, float]:
+    """Return wall seconds, CPU seconds over all threads, and the result."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return time.perf_counter() - wall, time.process_time() - cpu, result
+
+
+def _best_batch(kind: str, model: Any, rows: list[Row], folder: str) -> int:
+    """Return the batch size at which a Trainer takes least CPU time."""
+    took = {size: _clocked(_passes(kind, model, rows, size, folder))[1] for size in BATCH_SIZES}
+    return min(took, key=lambda size: took[size])
+
+
+def _operations(rows: list[Row], vocabulary: int) -> float:
+    """Return the floating-point operations that the exact loss needs."""
+    total = 0.0
+    for row in rows:
+        labelled = [at for at, label in enumerate(row["labels"]) if at and label != -100]
+        tokens = labelled[-1] if labelled else 0
+        total += 2 * tokens * LAYERS * (4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE)
+        total += 2 * LAYERS * HIDDEN * tokens**2  # scores and values, each half under the causal mask
+        total += 2 * len(labelled) * HIDDEN * vocabulary
+    return total
+
+
+def _product_rates() -> dict[str, float]:
+    """Return the operations a second of the float32 products PyTorch carries, on a layer's shape."""
+    import torch
+    from torch.nn import functional
+
+    from sightline.evaluation.products import _onednn
+
+    x, weight = torch.randn(2048, HIDDEN), torch.randn(2048, HIDDEN)
+    operations = 2 * len(x) * weight.numel()
+    rates = {}
+    for name, product in {"torch.mm": functional.linear, "oneDNN": _onednn}.items():
+        rates[name] = operations / min(_clocked(lambda p=product: p(x, weight).sum().item())[0] for _ in range(40))
+    return {"torch.mm": rates["torch.mm"], "quickest": max(rates.values())}
+
+
+def _memory(case: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Return by how much a pass raises the peak of a process that has model and rows in memory."""
+    vocabulary, rows = case["vocabulary"], rows_of(case["vocabulary"], case["rows"])[: case["rows"] // 4]
+    model = model_of(vocabulary)
+    _passes(case["side"], model, [min(rows, key=lambda row: len(row["labels"]))], 1, folder)()  # what is loaded late
+    make_pass = _passes(case["side"], model, rows, case["batch"], folder)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _status_mib("VmRSS")
+    make_pass()
+    return {"peak_mib": _status_mib("VmHWM") - before}
+
+
+def _status_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def _share_of_a_run(model: Any, rows: list[Row], evaluation_s: float) -> dict[str, float]:
+    """Return what share of an epoch's time 15 evaluations take, with nine times as many training rows."""
+    import torch
+
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    batches = [collate(rows[i : i + DEFAULT_BATCH]) for i in range(0, min(len(rows), 64), DEFAULT_BATCH)]
+    steps_s = []
+    for batch in batches:
+        began = time.perf_counter()
+        model(**batch, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        steps_s.append(time.perf_counter() - began)
+    epoch_s = sum(steps_s) / len(steps_s) * len(rows) * TRAIN_ROWS_PER_EVAL_ROW / DEFAULT_BATCH
+    spent_s = EVALS_PER_EPOCH * evaluation_s
+    return {"epoch_s": epoch_s, "evaluations_s": spent_s, "share": spent_s / (epoch_s + spent_s)}
+
+
+def _show(result: dict[str, Any]) -> None:
+    ours = result["sides"]["sightline"]
+    print(f"\nvocabulary {result['vocabulary']:,}, {result['rows']} rows, {result['threads']} threads")
+    print(f"{'':28}{'wall s':>9}{'x':>7}{'CPU s':>9}{'x':>7}{'peak MiB':>10}{'ours/':>7}{'error':>10}")
+    for name, side in result["sides"].items():
+        peak = f"{side['peak_mib']:10.0f}{ours['peak_mib'] / side['peak_mib']:7.2f}" if "peak_mib" in side else " " * 17
+        print(
+            f"{name:28}{side['wall_s']:9.2f}{side['wall_s'] / ours['wall_s']:7.1f}"
+            f"{side['cpu_s']:9.2f}{side['cpu_s'] / ours['cpu_s']:7.1f}"
+            f"{peak}"
+            f"{side['loss'] / result['exact_loss'] - 1:+10.1e}"
+        )
+    rates, threads = result["product_flops_per_s"], result["threads"]
+    for name, floor_s in result["floor_s"].items():
+        print(
+            f"floor at {name}'s {rates[name] / 1e9:.0f} GFLOP/s: {floor_s:.2f} s; "
+            f"ours is {ours['wall_s'] / floor_s:.2f} x (by CPU time {ours['cpu_s'] / threads / floor_s:.2f} x)"
+        )
+    training = result["training"]
+    print(
+        f"first pass {result['first_pass']['wall_s']:.2f} s; {EVALS_PER_EPOCH} evaluations take "
+        f"{100 * training['share']:.1f} % of an epoch of {TRAIN_ROWS_PER_EVAL_ROW} times as many rows"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""`sightline evaluate`: the exact loss of any model on any file of rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sightline.cli.exits import FINE
+from sightline.cli.options import AsJson, NoColor, Width, new_app
+from sightline.cli.output import output_glyphs, output_width, print_json, print_lines
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sightline.runs import ExampleLosses
+    from sightline.training.rows import TokenisedRows
+
+SHOWN_ROWS = 5
+
+app = new_app()
+
+
+@app.command(epilog="Example: sightline evaluate outputs/a/best data/validation.jsonl --against models/base")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model folder, adapter folder, or id on the hub.")],
+    data: Annotated[str, typer.Argument(help="Rows: JSONL, JSON, CSV, Parquet or text, or a dataset of the hub.")],
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", metavar="DIR", help="Adapter to put on the model.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="MODEL", help="Another model, compared row by row.")
+    ] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option("--batch-tokens", min=1, help="Most tokens of a forward pass; the result is the same.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option("--max-length", min=2, help="Tokens a row is cut to.")] = None,
+    as_json: AsJson = False,
+    no_color: NoColor = False,
+    width: Width = None,
+) -> int:
+    """Score every row of a file exactly: the sum of token losses by the count of tokens, whatever the batch size.
+
+    With --against the rows that got better and worse are shown.
+    """
+    from sightline.training.threads import wait_passively
+
+    wait_passively()
+    from sightline.training.prepare import require_train_extra
+
+    require_train_extra("`sightline evaluate`")
+    from sightline.training.scoring import score_file
+
+    scored = score_file(model, data, adapter=adapter, batch_tokens=batch_tokens, max_length=max_length)
+    other = None
+    if against is not None:
+        other = score_file(against, data, batch_tokens=batch_tokens, max_length=max_length, like=scored)
+    document = _document(model, data, adapter, scored.losses, scored.notices)
+    if other is not None:
+        document["against"] = _document(str(against), data, None, other.losses, other.notices)
+    if as_json:
+        document["examples"] = _examples(scored.rows, scored.losses, None if other is None else other.losses)
+        print_json(document)
+    else:
+        _print_page(document, scored.rows, scored.losses, None if other is None else other.losses, no_color, width)
+    return FINE
+
+
+def _document(
+    model: str, data: str, adapter: str | None, losses: ExampleLosses, notices: tuple[str, ...]
+) -> dict[str, Any]:
+    from sightline.runs import perplexity
+
+    return {
+        "sightline": 1,
+        "model": model,
+        "adapter": adapter,
+        "data": data,
+        "eval_loss": losses.loss,
+        "perplexity": perplexity(losses.loss),
+        "tokens": losses.tokens,
+        "rows": len(losses.loss_sums),
+        "non_finite": losses.non_finite,
+        "notices": list(notices),
+    }
+
+
+def _examples(rows: TokenisedRows, losses: ExampleLosses, other: ExampleLosses | None) -> list[dict[str, Any]]:
+    """Return every row's share: its place in the data, its tokens, its loss, and the other model's."""
+    return [
+        {
+            "where": rows.examples[i].where,
+            "tokens": int(losses.token_counts[i]),
+            "loss_sum": float(losses.loss_sums[i]),
+            "against_loss_sum": None if other is None else float(other.loss_sums[i]),
+        }
+        for i in range(len(rows))
+    ]
+
+
+def _print_page(
+    document: dict[str, Any],
+    rows: TokenisedRows,
+    losses: ExampleLosses,
+    other: ExampleLosses | None,
+    no_color: bool,
+    width: int | None,
+) -> None:
+    import numpy as np
+    from rich.text import Text
+
+    from sightline.terminal.layout import fit, for_terminal, wrap
+    from sightline.terminal.text import printable
+
+    columns = output_width(width)
+    lines = [
+        Text(
+            f"loss {document['eval_loss']:.6f} nats per token, perplexity {document['perplexity']:.4g}, "
+            f"{document['rows']:,} rows, {document['tokens']:,} tokens"
+        )
+    ]
+    if document["non_finite"]:
+        lines.append(
+            Text(f"{document['non_finite']} rows have no finite loss: the weights are broken", style="bold red")
+        )
+    for notice in document["notices"]:
+        lines += wrap(printable(notice), columns, first="  ")
+    counts = np.maximum(losses.token_counts, 1)
+    if other is None:
+        means = losses.loss_sums / counts
+        groups = [("Rows with the highest loss per token", np.argsort(-means)[:SHOWN_ROWS], means)]
+    else:
+        change = losses.loss_sums - other.loss_sums
+        total = losses.loss - other.loss
+        lines.append(Text(f"{document['against']['model']}: loss {other.loss:.6f}; difference {total:+.6f}"))
+        groups = [
+            ("Rows that got worse, in nats", _extreme(-change), change),
+            ("Rows that got better, in nats", _extreme(change), change),
+        ]
+    for title, index, values in groups:
+        lines += [Text(), Text(title if len(index) else f"{title}: none", style="bold")]
+        for i in index:
+            example = rows.examples[int(i)]
+            where = example.where.rpartition("/")[2]
+            text = f"{values[i]:+9.3f}  {where}  {example.prompt_text!r} → {example.target_text!r}"
+            lines.append(Text(fit("  " + printable(text), columns)))
+    print_lines(for_terminal(lines, output_glyphs(), columns), no_color=no_color)
+
+
+def _extreme(change: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the rows with the lowest values below zero."""
+    order = change.argsort()[:SHOWN_ROWS]
+    return order[change[order] < 0]

@@ -1,0 +1,18 @@
+"""From findings to a decision: pure functions, no I/O, no clock."""
+
+from sightline.decisions.decide import decide
+from sightline.decisions.policy import Policy
+from sightline.decisions.replay import Moment, Replay, replay, replay_as_json
+from sightline.decisions.verdict import Verdict, judge_run, verdict_as_json
+
+__all__ = [
+    "Moment",
+    "Policy",
+    "Replay",
+    "Verdict",
+    "decide",
+    "judge_run",
+    "replay",
+    "replay_as_json",
+    "verdict_as_json",
+]

@@ -1,0 +1,97 @@
+"""decide(): from a run and its diagnosis to what to do with it."""
+
+from __future__ import annotations
+
+from sightline.decisions.policy import Policy
+from sightline.runs import Action, Decision, Diagnosis, Finding, Phase, Run, Status
+
+
+def decide(run: Run, diagnosis: Diagnosis, policy: Policy) -> Decision:
+    """Return what to do with a run: pure, the same for a live run and a finished log.
+
+    Parameters
+    ----------
+    run : Run
+        As it stands.
+    diagnosis : Diagnosis
+        Of the same run.
+    policy : Policy
+        What the user wants weighed.
+
+    Returns
+    -------
+    Decision
+        Of a run that has ended, ``stop`` says that more steps would not help, ``continue`` that they might.
+    """
+    keep = step_to_keep(diagnosis)
+    action, why = _weigh(run, diagnosis, policy)
+    if action is Action.STOP and not policy.stop_early and run.status is Status.RUNNING:
+        action, why = Action.CONTINUE, f"{why}; stopping early is switched off"
+    return Decision(action, keep, checkpoint_of(run, keep), why)
+
+
+def step_to_keep(diagnosis: Diagnosis) -> int | None:
+    """Return the step whose weights are best: by the task score where it disagrees with the loss."""
+    score = _finding(diagnosis, "score_disagrees")
+    if score is not None and isinstance(step := score.evidence.get("best_score_step"), int):
+        return step
+    return None if diagnosis.best is None else diagnosis.best.step
+
+
+def checkpoint_of(run: Run, step: int | None) -> str | None:
+    """Return the folder name of the saved state at a step, None if there is none."""
+    return next((c.path.name for c in run.checkpoints if c.step == step and not c.deleted), None)
+
+
+def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]:
+    """Go on or stop, and the one sentence why."""
+    forecast, best = diagnosis.forecast, diagnosis.best
+    if diagnosis.phase is Phase.DIVERGED:
+        return Action.STOP, f"the training broke: {diagnosis.findings[0].message}" if diagnosis.findings else "it broke"
+    if _finding(diagnosis, "score_disagrees") is not None:
+        return Action.CONTINUE, "the task score still rises although the validation loss does too"
+    if forecast is None or best is None:
+        return Action.CONTINUE, "too little is known to stop"
+    if forecast.warming_up:
+        return (
+            Action.CONTINUE,
+            "the learning rate has only just warmed up, so the run so far does not tell how it goes on",
+        )
+    hope = (
+        f"a better checkpoint than step {best.step} in the rest of the run has a chance of {_percent(forecast.chance)}"
+    )
+    if diagnosis.phase is Phase.OVERFITTING and (forecast.chance < policy.chance_after_rise or _has_ended(run)):
+        return Action.STOP, f"the validation loss has risen since about step {_since(diagnosis)}, and {hope}"
+    small = forecast.expected_gain < policy.worthwhile_gain
+    if forecast.chance < policy.worthwhile_chance and small:
+        return Action.STOP, f"{hope}, below the {_percent(policy.worthwhile_chance)} worth going on for"
+    if diagnosis.phase is Phase.OVERFITTING:
+        return Action.CONTINUE, f"the validation loss has risen, but {hope}"
+    if _has_ended(run) and diagnosis.phase is not Phase.UNDERFITTING:
+        return Action.STOP, "the run has ended, and its validation loss had settled"
+    if forecast.chance < policy.worthwhile_chance:
+        return (
+            Action.CONTINUE,
+            f"{hope}, but then by much ({_percent(forecast.expected_gain)} on average over all that may come)",
+        )
+    return Action.CONTINUE, hope
+
+
+def _has_ended(run: Run) -> bool:
+    """Return whether the run is over, by its own word or by its plan."""
+    last = run.last_step
+    over = run.max_steps is not None and last is not None and last >= run.max_steps
+    return over or run.status in (Status.FINISHED, Status.STOPPED, Status.FAILED)
+
+
+def _since(diagnosis: Diagnosis) -> int | None:
+    return None if diagnosis.onset is None else diagnosis.onset.step
+
+
+def _finding(diagnosis: Diagnosis, kind: str) -> Finding | None:
+    return next((finding for finding in diagnosis.findings if finding.kind == kind), None)
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent with the digits that matter: 0.3 %, 12 %."""
+    return "below 0.1 %" if share < 0.001 else f"{100 * share:.2g} %"

@@ -1,0 +1,79 @@
+"""Context: a run as the tests of its settings and training curve see it, taken apart once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sightline.diagnosis.series import EvalSeries
+from sightline.runs import Best, Curve, Finding, Run, Severity
+
+EMPTY = Curve.of([], [])
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """A run, its evaluations, and what was set."""
+
+    run: Run
+    series: EvalSeries
+    best: Best | None = None
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Training arguments by their names, from whatever part of the configuration has them."""
+        config = self.run.config
+        arguments = config.get("arguments")
+        return {**config, **arguments} if isinstance(arguments, Mapping) else config
+
+    def number(self, name: str) -> float | None:
+        """Return a setting that is a finite number, None otherwise."""
+        value = self.settings.get(name)
+        usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return float(value) if usable and value is not None else None
+
+    @cached_property
+    def train(self) -> Curve:
+        """The finite training losses."""
+        curve = self.run.train_loss
+        return EMPTY if curve is None else curve.finite()
+
+    @cached_property
+    def memorising(self) -> Curve:
+        """The curve that tells how well the training rows are known: the probe in eval mode where there is one."""
+        probe = self.run.curves.get("probe_loss")
+        return probe.finite() if probe is not None and len(probe) >= 2 else self.train
+
+    @cached_property
+    def steps_per_epoch(self) -> float | None:
+        """Optimizer steps in one pass over the training rows."""
+        if self.run.step_unit == "epoch":
+            return 1.0
+        epochs = self.run.curves.get("epoch")
+        if epochs is not None and len(epochs := epochs.finite()) >= 2:
+            passed = float(epochs.values[-1] - epochs.values[0])
+            if passed > 0.0:
+                return float(epochs.steps[-1] - epochs.steps[0]) / passed
+        planned, passes = self.run.max_steps, self.number("num_train_epochs")
+        return planned / passes if planned and passes and passes > 0.0 else None
+
+
+def note(
+    kind: str,
+    severity: Severity,
+    message: str,
+    span: tuple[int | None, int | None] = (None, None),
+    *,
+    strength: float | None = None,
+    **evidence: float | int | str | None,
+) -> Finding:
+    """Make a finding; ``span`` is the first and the last step it concerns."""
+    return Finding(kind, severity, message, span[0], span[1], strength, evidence)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: 1 evaluation, 2 evaluations."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,111 @@
+"""What the rest of a run can still gain: the chance of a better checkpoint, and how much better on average.
+
+From where the trend stands (trend.py) paths of its level are drawn to the end of the run: 256 from each filter that
+counts, each with a noise variance drawn from what is known of it, over the learning that is left (horizon.py). A path
+gains what its lowest point lies below the best level so far. A gain counts as a better checkpoint when it is larger
+than the noise and larger than what the user calls worthwhile. The random numbers are the same at every call, so that
+equal curves get equal answers.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from sightline.diagnosis.horizon import Horizon
+from sightline.diagnosis.noise import Z95
+from sightline.diagnosis.series import EvalSeries, Floats
+from sightline.diagnosis.trend import LEVEL_SHOCKS, SLOPE_SHOCKS, Trend, TrendState
+from sightline.runs import Forecast
+
+PATHS = 256
+STRIDES = 12  # points at which a path is looked at
+NEAR = 1.25
+"""The near future, which tells underfitting: a quarter more steps than so far."""
+NEGLIGIBLE = 1e-3  # weight of a filter that is left out
+
+
+def forecast(series: EvalSeries, trend: Trend, horizon: Horizon, worthwhile_gain: float) -> Forecast:
+    """Say what the rest of a run can still gain.
+
+    Parameters
+    ----------
+    series : EvalSeries
+        At least four evaluations.
+    trend : Trend
+        Where the curve stands.
+    horizon : Horizon
+        How much learning is left.
+    worthwhile_gain : float
+        Smallest improvement worth having, as a share of the loss.
+
+    Returns
+    -------
+    Forecast
+    """
+    state = trend.state
+    noise = max(state.noise, series.rounding)
+    band = max(math.sqrt(2.0) * Z95 * noise, worthwhile_gain)
+    best = best_level(series.logs)
+    most = float(series.logs.max() - series.logs.min())  # no path is believed to gain more than the run has moved
+    step = float(series.steps[-1] - min(series.steps[0], 0))
+    chances, gains = [], []
+    for growth in horizon.growths:
+        distance = math.log((growth * step + trend.offset) / (step + trend.offset))
+        gain, weights = _gains(state, best, distance)
+        chances.append(float(weights @ (gain > band).mean(axis=0)))
+        gains.append(float(weights @ -np.expm1(-np.clip(gain, 0.0, most)).mean(axis=0)))
+    near, weights = _gains(state, best, math.log((NEAR * step + trend.offset) / (step + trend.offset)))
+    return Forecast(
+        chance=float(np.mean(chances)),
+        expected_gain=float(np.mean(gains)),
+        near_chance=float(weights @ (near > band).mean(axis=0)),
+        band=band,
+        planned_end=horizon.planned_end,
+        warming_up=horizon.warming_up,
+    )
+
+
+def best_level(logs: Floats) -> float:
+    """Lowest mean of three evaluations in a row (two at the end): the best level, not the luckiest point."""
+    if logs.size < 3:
+        return float(logs.min())
+    return min(float(np.convolve(logs, np.full(3, 1.0 / 3.0), "valid").min()), float(logs[-2:].mean()))
+
+
+def _gains(state: TrendState, best: float, distance: float) -> tuple[Floats, Floats]:
+    """Return how far each path dips below the best level within a distance in log time, and the paths' weights."""
+    weights = state.weights
+    counts = np.flatnonzero(weights > NEGLIGIBLE)
+    weights = weights[counts] / weights[counts].sum()
+    normals = _normals()[:, :, :, counts]
+    sd = np.sqrt(state.noise_variance[counts] / _chi_square_shares(round(state.freedom, 6))[:, None])
+    p11, p12, p22 = state.covariance[:, counts]
+    root = np.sqrt(np.maximum(p11, 1e-12))
+    level = state.mean[0, counts] + sd * root * normals[0, 0]
+    rest = np.sqrt(np.maximum(p22 - (p12 / root) ** 2, 0.0))
+    slope = state.mean[1, counts] + sd * (p12 / root * normals[0, 0] + rest * normals[0, 1])
+    stride = distance / STRIDES
+    fade = math.exp(-stride)
+    slope_shock = sd * np.sqrt(SLOPE_SHOCKS[counts] * stride)
+    level_shock = sd * np.sqrt(LEVEL_SHOCKS[counts] * stride + SLOPE_SHOCKS[counts] * stride**3 / 12.0)
+    lowest = np.full(level.shape, np.inf)
+    for i in range(1, STRIDES + 1):
+        shock = slope_shock * normals[i, 1]
+        level = level + (1.0 - fade) * slope + 0.5 * stride * shock + level_shock * normals[i, 0]
+        slope = fade * slope + shock
+        np.minimum(lowest, level, out=lowest)
+    return best - lowest, weights
+
+
+@lru_cache(maxsize=1)
+def _normals() -> Floats:
+    return np.random.default_rng(0).standard_normal((STRIDES + 1, 2, PATHS, LEVEL_SHOCKS.size))
+
+
+@lru_cache(maxsize=16)
+def _chi_square_shares(freedom: float) -> Floats:
+    """Draw chi-square over its degrees of freedom, shape (PATHS,), the same for the same freedom."""
+    return np.asarray(np.random.default_rng(1).chisquare(freedom, PATHS) / freedom)

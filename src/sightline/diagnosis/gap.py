@@ -1,0 +1,87 @@
+"""The difference of validation and training loss, and why it is not always what it seems.
+
+The logged training loss is a mean over the steps of a window, in train mode (dropout on), of other rows, weighted by
+batch; the validation loss is of the model as it is now. On equal terms (a train probe, exact losses) the difference is
+the generalisation gap.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sightline.diagnosis.context import Context, note
+from sightline.diagnosis.series import Floats
+from sightline.runs import Curve, Finding, Severity
+
+FEWEST = 4
+BELOW = 0.90  # validation over training loss under which the question comes up
+SMALL = 0.05
+"""Nats per token: what weighting, lag, dropout and the noise of a window add up to (measured on a frozen model)."""
+
+
+def validation_below_training(context: Context) -> Finding | None:
+    """Find a validation loss below the training loss, and name what explains it."""
+    pair = _paired_levels(context, context.train)
+    if pair is None:
+        return None
+    train, evaluated = pair
+    ratio = float(np.median(evaluated / train))
+    if ratio >= BELOW:
+        return None
+    reasons = ["the training loss is measured with dropout on", "it is an average over the past logging window"]
+    if context.number("neftune_noise_alpha"):
+        reasons.insert(0, "NEFTune noise is in the training loss")
+    if ratio < 0.6:
+        reasons.insert(0, "validation rows easier than, or contained in, the training rows")
+    message = (
+        f"validation loss is {1.0 - ratio:.0%} below training loss throughout; usual reasons: {', '.join(reasons)}; a "
+        "train probe compares on equal terms"
+    )
+    return note("validation_below_training", Severity.WARNING if ratio < 0.6 else Severity.INFO, message, ratio=ratio)
+
+
+def multiplied_by_accumulation(context: Context) -> Finding | None:
+    """Find a training loss that is the sum over accumulated batches instead of their mean."""
+    accumulated = context.number("gradient_accumulation_steps")
+    pair = _paired_levels(context, context.train)
+    if accumulated is None or accumulated < 2 or pair is None:
+        return None
+    ratio = float(np.median(pair[0] / pair[1]))
+    if not 0.75 * accumulated <= ratio <= 1.35 * accumulated or ratio < 1.6:
+        return None
+    message = (
+        f"the training loss is {ratio:.1f} times the validation loss, about "
+        f"gradient_accumulation_steps={accumulated:.0f}: it is summed over accumulated batches, not averaged; divide "
+        "it, and upgrade transformers (fixed in 4.46 and later for models that take num_items_in_batch)"
+    )
+    return note("loss_times_accumulation", Severity.WARNING, message, ratio=ratio, accumulation=accumulated)
+
+
+def meaningless_gap(context: Context) -> Finding | None:
+    """Say that a gap from unlike measurements is within their differences."""
+    if context.run.curves.get("probe_loss") is not None:
+        return None
+    pair = _paired_levels(context, context.train)
+    if pair is None:
+        return None
+    gap = float(np.median(pair[1] - pair[0]))
+    if not 0.0 <= gap < SMALL or float(np.median(pair[1])) < 5 * SMALL:
+        return None
+    message = (
+        f"the gap of {gap:.3f} between validation and training loss is within what dropout, lag and weighting do to it "
+        f"(about {SMALL}); it is no evidence either way"
+    )
+    return note("small_gap", Severity.INFO, message, gap=gap)
+
+
+def _paired_levels(context: Context, train: Curve) -> tuple[Floats, Floats] | None:
+    """Both losses at the later half of the evaluations; the training loss is the mean of the log lines around."""
+    series = context.series
+    if len(series) < FEWEST or len(train) < FEWEST or not series.judgeable or float(train.values.min()) <= 0.0:
+        return None
+    steps = series.steps[len(series) // 2 :]
+    at = np.searchsorted(train.steps, steps, side="right")
+    first = np.maximum(at - max(1, len(train) // 50), 0)
+    last = np.minimum(at + max(1, len(train) // 50), len(train))
+    sums = np.concatenate(([0.0], np.cumsum(train.values)))
+    return (sums[last] - sums[first]) / (last - first), series.losses[len(series) // 2 :]

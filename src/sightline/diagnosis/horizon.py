@@ -1,0 +1,132 @@
+"""How much learning is left in a run: steps that are planned, counted in learning rate.
+
+A step moves the weights in proportion to its learning rate, so what is left of a run is the area under the rest of the
+schedule, not the number of steps: after half the steps of a linear decay three quarters of the way is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sightline.diagnosis.series import Floats
+from sightline.runs import Curve, Run
+
+UNKNOWN_ENDS = (1.5,)
+"""Where nothing tells the end of a run, it may come at so many times the steps so far, all equally likely.
+
+As if now were a random moment of the run: the quantiles 1/8, 3/8, 5/8, 7/8 of a share of the run uniform on (0, 1).
+"""
+RECENT = 0.2  # share of the schedule so far that its slope is taken from
+STRAIGHT = 0.05  # deviation of the recent slope from that since the peak up to which a schedule is a line
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """The rest of a run."""
+
+    planned_end: int | None
+    """Step at which it ends, None where neither the plan nor the schedule tells."""
+    growths: tuple[float, ...]
+    """Learning at the end over learning so far, at least 1.0; several where the end is not known, equally likely."""
+    warming_up: bool
+    """Whether the learning rate was, for at least half of what was learnt so far, below the one it rose to.
+
+    Nothing seen during a warm-up tells how the run behaves at its full learning rate.
+    """
+
+
+def look_ahead(run: Run, step: int) -> Horizon:
+    """Say how much learning is left after a step.
+
+    Parameters
+    ----------
+    run : Run
+        Its points after ``step`` are not looked at.
+    step : int
+        ``global_step`` of the last evaluation.
+
+    Returns
+    -------
+    Horizon
+    """
+    rates = run.curves.get("learning_rate")
+    schedule = None if rates is None else _Schedule.of(rates.until(step))
+    planned = run.max_steps if run.max_steps and run.max_steps >= step else None
+    if schedule is None:
+        growths = UNKNOWN_ENDS if planned is None else (_growth(planned, step),)
+        return Horizon(planned, growths, False)
+    if planned is None:
+        planned = schedule.reaches_zero
+    growths = UNKNOWN_ENDS if planned is None else (_mixed(schedule.growth_until(planned), _growth(planned, step)),)
+    return Horizon(planned, growths, schedule.warming_up)
+
+
+def _mixed(learning: float, steps: float) -> float:
+    """Growth of what is learnt, but at least the square root of that of the steps where the learning rate is not zero.
+
+    As the learning rate falls the weights settle, and the loss falls faster than the weights move (annealing).
+    """
+    return max(learning, math.sqrt(steps)) if learning > 1.0 else 1.0
+
+
+def _growth(end: int, step: int) -> float:
+    return max(end / step, 1.0) if step > 0 else UNKNOWN_ENDS[-1]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Schedule:
+    """The learning rate so far, and a line through its recent part."""
+
+    steps: Floats
+    rates: Floats
+    learnt: Floats  # area under the learning rate up to each step
+    slope: float
+    straight: bool
+    """Whether it falls on a line; otherwise it is taken for a cosine, which ends twice as far away as it points."""
+
+    @classmethod
+    def of(cls, rates: Curve) -> _Schedule | None:
+        finite = rates.finite()
+        if len(finite) < 3 or float(finite.values.max()) <= 0.0 or float(finite.values.min()) < 0.0:
+            return None
+        steps = finite.steps.astype(np.float64)
+        between = 0.5 * (finite.values[1:] + finite.values[:-1]) * np.diff(steps)
+        learnt = np.cumsum(np.concatenate(([finite.values[0] * max(steps[0], 0.0)], between)))
+        if learnt[-1] <= 0.0:
+            return None
+        back = max(2, int(len(finite) * RECENT))
+        slope = float((finite.values[-1] - finite.values[-back]) / (steps[-1] - steps[-back]))
+        peak = int(np.flatnonzero(finite.values == finite.values.max())[-1])
+        since = float(steps[-1] - steps[peak])
+        whole = float(finite.values[-1] - finite.values[peak]) / since if since > 0.0 else slope
+        return cls(steps, finite.values, learnt, slope, abs(slope - whole) <= STRAIGHT * abs(slope))
+
+    @property
+    def reaches_zero(self) -> int | None:
+        """Step at which a falling learning rate reaches zero if it goes on as it did."""
+        if self.slope >= 0.0:
+            return None
+        away = float(self.rates[-1] / -self.slope)
+        return round(float(self.steps[-1]) + (away if self.straight else 2.0 * away))
+
+    def growth_until(self, end: int) -> float:
+        """Learning at ``end`` over learning so far."""
+        left = max(end - float(self.steps[-1]), 0.0)
+        rate = float(self.rates[-1])
+        if self.slope < 0.0:
+            slope = self.slope if self.straight else 0.5 * self.slope
+            left = min(left, rate / -slope)
+            area = rate * left + 0.5 * slope * left * left
+        else:
+            area = rate * left
+        return 1.0 + area / float(self.learnt[-1])
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether less was learnt since the learning rate peaked than before."""
+        peak = int(np.argmax(self.rates))
+        risen = self.rates[0] < 0.98 * self.rates[peak]
+        return bool(risen and self.learnt[-1] < 2.0 * self.learnt[peak])

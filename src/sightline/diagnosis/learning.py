@@ -1,0 +1,125 @@
+"""Is anything learnt: a training loss that does not move, is at zero, or falls in steps at every epoch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sightline.diagnosis.context import Context, note
+from sightline.diagnosis.noise import rough_noise
+from sightline.runs import Curve, Finding, Severity
+
+FEWEST = 12
+MOVED = 0.02  # share of its level by which a training loss has to fall
+MEMORISED = 0.01  # nats per token: every row is known by heart
+STEP_HEIGHT = 0.02  # share of the loss by which a stair at an epoch's end matters
+STEP_NOISES = 3.0
+
+
+def not_learning(context: Context) -> Finding | None:
+    """Find a training loss that does not fall."""
+    curve = context.train
+    if len(curve) < FEWEST or float(curve.values.min()) <= 0.0:
+        return None
+    size = max(3, len(curve) // 5)
+    first, last = float(np.median(curve.values[:size])), float(np.median(curve.values[-size:]))
+    error = 1.25 * rough_noise(curve.values) * math.sqrt(2.0 / size)
+    rates = context.run.curves.get("learning_rate")
+    warming = rates is not None and len(rates) >= 3 and float(rates.values[-1]) < 0.5 * _most(rates)
+    if first - last > max(MOVED * first, 2.0 * error) or first < MEMORISED or (warming and len(curve) < 3 * FEWEST):
+        return None
+    evaluated = context.series
+    if len(evaluated) >= 2 and evaluated.judgeable and evaluated.logs[0] - evaluated.logs.min() > 2.0 * MOVED:
+        return None  # the validation loss did fall
+    rose = last - first > max(MOVED * first, 2.0 * error)
+    advice = (
+        "lower the learning rate"
+        if rose
+        else "check that labels are not all masked (-100) and that the adapter trains, or raise the learning rate"
+    )
+    moved = f"{'rose' if rose else 'went'} from {first:.4g} to {last:.4g}"
+    message = f"the training loss {moved} over {len(curve)} log lines: nothing is learnt; {advice}"
+    span = int(curve.steps[0]), int(curve.steps[-1])
+    return note("not_learning", Severity.WARNING, message, span, first=first, last=last)
+
+
+def memorised(context: Context) -> Finding | None:
+    """Find a training loss so low that the rows have nothing left to teach."""
+    curve = context.memorising
+    if len(curve) < FEWEST or float(curve.values.min()) < 0.0:
+        return None
+    known = np.flatnonzero(curve.values < MEMORISED)
+    last = float(np.median(curve.values[-3:]))
+    evaluated = context.series
+    if last >= MEMORISED or not len(evaluated) or float(evaluated.losses[-1]) < 10.0 * MEMORISED:
+        return None
+    step = int(curve.steps[known[0]])
+    message = (
+        f"the training loss is {last:.2g} since about step {step}, with a validation loss of "
+        f"{float(evaluated.losses[-1]):.4g}: the training rows are known by heart; more steps on them teach nothing, "
+        "more rows would"
+    )
+    return note("memorised", Severity.WARNING, message, (step, int(curve.steps[-1])), loss=last)
+
+
+def staircase(context: Context) -> Finding | None:
+    """Find stairs of the training loss at the ends of epochs: repetition, its height the measure of memorising."""
+    curve, length = context.train, context.steps_per_epoch
+    if length is None or length < 4 or len(curve) < FEWEST or float(curve.values.min()) <= 0.0:
+        return None
+    spacing = float(np.median(np.diff(curve.steps)))
+    if spacing > length / 4.0:
+        return None
+    logs = np.log(curve.values)
+    ends = np.arange(length, float(curve.steps[-1]) - length / 4.0, length)
+    heights = [height for end in ends.tolist() if (height := _stair(curve, logs, end, length)) is not None]
+    if not heights:
+        return None
+    height = float(np.median(heights))
+    error = rough_noise(logs) * math.sqrt(2.0 * 4.0 * spacing / length / len(heights)) * 1.25
+    if height < max(STEP_HEIGHT, STEP_NOISES * error):
+        return None
+    share = -math.expm1(-height)
+    message = (
+        f"the training loss drops by {share:.0%} at the end of an epoch ({len(heights)} of them): rows seen before are "
+        "recognised; the drop measures memorising, not learning, so judge by the validation loss and keep epochs few"
+    )
+    severity = Severity.WARNING if share > 0.2 else Severity.INFO
+    return note("staircase", severity, message, (int(ends[0]), int(ends[-1])), height=share, epochs=len(heights))
+
+
+def _stair(curve: Curve, logs: np.ndarray[tuple[int], np.dtype[np.float64]], end: float, length: float) -> float | None:
+    """Height of the drop at one epoch's end beyond what the slope on both sides explains."""
+    quarter = length / 4.0
+    before = logs[(curve.steps > end - quarter) & (curve.steps <= end)]
+    after = logs[(curve.steps > end) & (curve.steps <= end + quarter)]
+    earlier = logs[(curve.steps > end - 2 * quarter) & (curve.steps <= end - quarter)]
+    later = logs[(curve.steps > end + quarter) & (curve.steps <= end + 2 * quarter)]
+    if min(before.size, after.size, earlier.size, later.size) < 1:
+        return None
+    drop = float(np.median(before) - np.median(after))
+    slope = 0.5 * float(np.median(earlier) - np.median(before) + np.median(after) - np.median(later))
+    return drop - max(slope, 0.0)
+
+
+def plateau(context: Context) -> Finding | None:
+    """Say since when the validation loss has not moved, where that is long."""
+    series, best = context.series, context.best
+    if best is None or len(series) < 8 or not series.judgeable:
+        return None
+    near = np.isin(series.steps, np.asarray(best.equivalent_steps, dtype=np.int64))
+    settled = len(series) - int(np.flatnonzero(~near)[-1]) - 1 if not near.all() else len(series)
+    if settled < max(5, len(series) // 3):
+        return None
+    since, last = int(series.steps[-settled]), int(series.steps[-1])
+    message = (
+        f"the validation loss has not moved beyond its noise since step {since} ({settled} evaluations): steps after "
+        "that changed nothing that can be measured; end there next time, or change the data"
+    )
+    return note("plateau", Severity.INFO, message, (since, last), evaluations=settled)
+
+
+def _most(curve: Curve) -> float:
+    finite = curve.finite()
+    return float(finite.values.max()) if len(finite) else 0.0

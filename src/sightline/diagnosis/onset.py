@@ -1,0 +1,55 @@
+"""Since when: the turning point of a validation loss that has risen, with an interval.
+
+Every evaluation is tried as the turning point of the falling-then-rising shapes of rise.py; the likelihood of each,
+averaged over everything else that is unknown, is its posterior probability (all turning points equally likely before).
+The interval is the shortest set of evaluations that holds 90 % of it, stretched to be without gaps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sightline.diagnosis.noise import WINDOW, informative
+from sightline.diagnosis.rise import KEPT_AT_LEAST, log_evidence
+from sightline.diagnosis.series import EvalSeries, Floats, block_means
+from sightline.runs import Onset
+
+COVERED = 0.90
+
+
+def locate_onset(series: EvalSeries) -> Onset:
+    """Find where the validation loss turned.
+
+    Parameters
+    ----------
+    series : EvalSeries
+        At least six evaluations, of which the test for a rise said that they have risen.
+
+    Returns
+    -------
+    Onset
+        Steps of evaluations.
+    """
+    logs, steps = series.learning_logs, series.learning_steps
+    size = 1
+    if logs.size > WINDOW and int(logs.argmin()) < logs.size - WINDOW // 2:
+        logs, size = block_means(logs, WINDOW)
+    values = informative(logs, KEPT_AT_LEAST)
+    turns = tuple(range(1, values.size - 2))
+    _, evidence = log_evidence(values, series.rounding, turns)
+    likely = np.exp(evidence - evidence.max())
+    low, high = _shortest(likely / likely.sum())
+    first = len(steps) - values.size * size  # index of the first evaluation in the window
+
+    def at(turn: int, within: int) -> int:
+        return int(steps[min(max(first + turn * size + within, 0), len(steps) - 1)])
+
+    middle = turns[int(np.searchsorted(np.cumsum(likely) / likely.sum(), 0.5))]
+    return Onset(at(middle, size // 2), at(turns[low], -(size // 2)), at(turns[high], size - 1 + size // 2))
+
+
+def _shortest(likely: Floats) -> tuple[int, int]:
+    """Return the first and last index of the most likely points that hold COVERED together."""
+    order = np.argsort(-likely, kind="stable")
+    taken = order[: int(np.searchsorted(np.cumsum(likely[order]), COVERED)) + 1]
+    return int(taken.min()), int(taken.max())

@@ -1,0 +1,109 @@
+"""What was set: learning rate, weighting of the evaluation, resumes, and whether the best step was saved."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sightline.diagnosis.context import Context, note, plural
+from sightline.diagnosis.learning import MEMORISED
+from sightline.runs import Finding, Severity
+
+ZERO_SHARE = 0.1
+EARLY = 0.03  # share of the run in which a first jump belongs to a missing warm-up
+APART = 0.005  # relative difference of two ways of averaging that is worth a word
+
+
+def learning_rate(context: Context) -> Finding | None:
+    """Find a learning rate that is zero, still rising at the end, or too high at the first steps."""
+    curve = context.run.curves.get("learning_rate")
+    if curve is None or len(curve := curve.finite()) < 4:
+        return None
+    span = int(curve.steps[0]), int(curve.steps[-1])
+    most = float(curve.values.max())
+    if most <= 0.0:
+        message = "the learning rate is 0 at every logged step: no weight moves; set learning_rate"
+        return note("learning_rate_zero", Severity.CRITICAL, message, span)
+    zeros = np.flatnonzero(curve.values[1:-1] <= 0.0)
+    if zeros.size > ZERO_SHARE * len(curve):
+        message = (
+            f"the learning rate is 0 in {zeros.size} of {len(curve)} log lines: nothing is learnt there; check "
+            "max_steps against the schedule's own number of steps"
+        )
+        where = int(curve.steps[zeros[0] + 1]), int(curve.steps[zeros[-1] + 1])
+        return note("learning_rate_zero", Severity.WARNING, message, where, zeros=int(zeros.size), logged=len(curve))
+    ended = context.run.max_steps is not None and span[1] >= 0.98 * context.run.max_steps
+    if (
+        ended
+        and float(curve.values[-1]) >= most
+        and float(curve.values[0]) < 0.9 * most
+        and np.all(np.diff(curve.values) >= 0)
+    ):
+        message = (
+            f"the learning rate still rose at the last step ({most:.2g}): the warm-up was as long as the run; set "
+            "warmup_ratio=0.03 to 0.1"
+        )
+        return note("warmup_never_ended", Severity.WARNING, message, span, last=most)
+    return _no_warmup(context, float(curve.values[0]) >= 0.95 * most)
+
+
+def _no_warmup(context: Context, full_at_once: bool) -> Finding | None:
+    """A jump of the training loss at the very start under the full learning rate."""
+    train = context.train
+    if not full_at_once or len(train) < 20 or float(train.values.min()) <= 0.0:
+        return None
+    early = train.values[: max(4, int(EARLY * len(train)) + 1)]
+    peak = int(np.argmax(early))
+    if peak == 0 or float(early[0]) < MEMORISED or float(early[peak]) < 1.5 * float(early[0]):
+        return None
+    message = (
+        f"the training loss jumped from {float(early[0]):.4g} to {float(early[peak]):.4g} at step "
+        f"{int(train.steps[peak])} under the full learning rate: set warmup_ratio=0.03 to 0.1"
+    )
+    return note("no_warmup", Severity.WARNING, message, (int(train.steps[0]), int(train.steps[peak])))
+
+
+def row_weighted_evaluation(context: Context) -> Finding | None:
+    """Say where the Trainer's eval_loss is not the token mean, and by how much."""
+    both = [(e.eval_loss, e.reported_loss) for e in context.run.evaluations if e.reported_loss is not None]
+    shares = [abs(reported / exact - 1.0) for exact, reported in both if np.isfinite(exact) and exact > 0.0]
+    if not shares or (share := float(np.median(shares))) < APART:
+        return None
+    message = (
+        f"the Trainer's eval_loss differs from the exact token mean by {share:.1%}: it weighs batches by rows and "
+        "changes with per_device_eval_batch_size; this verdict uses the exact one"
+    )
+    return note("eval_loss_by_rows", Severity.INFO, message, difference=share)
+
+
+def resumed(context: Context) -> Finding | None:
+    """Say that a run was resumed or rolled back, and from where."""
+    later = [segment for segment in context.run.segments if segment.from_step > 0]
+    if not later:
+        return None
+    first, last = later[0].from_step, later[-1].from_step
+    where = f"at step {first}" if len(later) == 1 else f"{plural(len(later), 'time')}, last at step {last}"
+    message = (
+        f"the run was resumed {where}; points logged after that step by the part before are left out of its curves"
+    )
+    return note("resumed", Severity.INFO, message, (first, last), resumes=len(later))
+
+
+def unsaved_best(context: Context) -> Finding | None:
+    """Find a best step that no checkpoint holds."""
+    run, best = context.run, context.best
+    kept = [checkpoint.step for checkpoint in run.checkpoints if not checkpoint.deleted]
+    if best is None or not kept or best.step in kept:
+        return None
+    equal = [step for step in kept if step in best.equivalent_steps]
+    if equal:
+        message = f"step {best.step} was not saved, but checkpoint {equal[-1]} cannot be told apart from it: keep that"
+        return note("best_not_saved", Severity.INFO, message, (best.step, best.step), nearest=equal[-1])
+    losses = {int(s): float(v) for s, v in zip(context.series.steps, context.series.losses, strict=True)}
+    measured = [step for step in kept if step in losses]
+    nearest = min(measured, key=losses.__getitem__) if measured else min(kept, key=lambda step: abs(step - best.step))
+    cost = f", {losses[nearest] / best.eval_loss - 1.0:.1%} worse" if measured and best.eval_loss > 0.0 else ""
+    message = (
+        f"the best step {best.step} was never saved, or is deleted; the best checkpoint there is holds step {nearest}"
+        f"{cost}; set save_steps equal to eval_steps"
+    )
+    return note("best_not_saved", Severity.WARNING, message, (best.step, best.step), nearest=nearest)

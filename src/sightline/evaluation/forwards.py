@@ -1,0 +1,158 @@
+"""One forward pass of a batch: hidden states at the labelled positions, or the model's own logits there."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from sightline.evaluation.batches import Batch
+from sightline.evaluation.models import inner_model, output_embeddings
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class DeviceBatch:
+    """A batch as tensors on the model's device."""
+
+    input_ids: torch.Tensor
+    """Shape (b, t), padded on the right."""
+    lengths: torch.Tensor
+    """Tokens of each row, shape (b,)."""
+    labels: torch.Tensor
+    """Shape (b, u), -100 where nothing is scored."""
+    positions: torch.Tensor
+    """Where labels are predicted: indices into the flattened (b * t), or (b * u); shape (n,)."""
+    targets: torch.Tensor
+    """The labels there, shape (n,)."""
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> DeviceBatch:
+        """Copy a batch to a device."""
+        arrays = (batch.input_ids, batch.lengths, batch.labels, batch.positions, batch.targets)
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+
+    @property
+    def width(self) -> int:
+        """Tokens of a row, padding included."""
+        return self.input_ids.shape[1]
+
+    @property
+    def attention_mask(self) -> torch.Tensor:
+        """1 on tokens, 0 on padding; shape (b, t)."""
+        return (torch.arange(self.width, device=self.input_ids.device) < self.lengths[:, None]).long()
+
+    def masked_inputs(self) -> dict[str, torch.Tensor]:
+        """Return what any model takes."""
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+
+
+class HeadInputs(NamedTuple):
+    """What a head is given at the labelled positions."""
+
+    hidden: torch.Tensor
+    """Shape (n, h)."""
+    dtype: torch.dtype | None
+    """What autocast would round it and the head's weights to, None outside autocast."""
+
+
+class UnusualHead(Exception):
+    """The head is not called once, with the hidden states of every position."""
+
+
+def head_inputs(model: nn.Module, batch: DeviceBatch) -> HeadInputs:
+    """Return the hidden states that the head would project at the labelled positions.
+
+    The model's own forward runs up to its head, so that adapters, autocast wrappers and whatever is done to the last
+    hidden states count; the head itself is given nothing to project. No attention mask is passed: under causal
+    attention no token sees the padding at its right, and attention without a mask is quicker.
+    """
+    seen: list[HeadInputs] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        hidden, rest, kwargs = _first(args, kwargs)
+        kind = hidden.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        seen.append(HeadInputs(_at_positions(hidden, batch), autocast))
+        return (hidden[:, :0], *rest), kwargs
+
+    with _hooked(model, keep):
+        call(model, input_ids=batch.input_ids)
+    if len(seen) != 1:
+        raise UnusualHead(f"called {len(seen)} times")
+    return seen[0]
+
+
+def own_logits_at_positions(
+    model: nn.Module, batch: DeviceBatch, change: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Return the model's own logits at the labelled positions, shape (n, v): its head is given only those.
+
+    ``change`` may replace the hidden states (n, h) on their way into the head.
+    """
+
+    def gather(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        hidden, rest, kwargs = _first(args, kwargs)
+        chosen = _at_positions(hidden, batch)
+        return ((chosen if change is None else change(chosen)).unsqueeze(0), *rest), kwargs
+
+    with _hooked(model, gather):
+        logits = call(model, **batch.masked_inputs()).logits
+    if logits.dim() != 3 or logits.shape[:2] != (1, len(batch.positions)):
+        raise UnusualHead(f"logits of shape {tuple(logits.shape)} for {len(batch.positions)} positions")
+    gathered: torch.Tensor = logits[0]
+    return gathered
+
+
+def own_logits(model: nn.Module, batch: DeviceBatch, **inputs: Any) -> torch.Tensor:
+    """Return the logits of a full forward with its attention mask, cut to the labelled positions; shape (n, v)."""
+    logits = call(model, **batch.masked_inputs(), **inputs).logits
+    logits = logits[:, -batch.labels.shape[1] :]  # virtual prompt tokens of an adapter come first
+    chosen: torch.Tensor = logits.reshape(-1, logits.shape[-1]).index_select(0, batch.positions.to(logits.device))
+    return chosen
+
+
+def call(model: nn.Module, **inputs: Any) -> Any:
+    """Call a model without making a cache."""
+    model = inner_model(model)
+    if _takes(model, "use_cache"):
+        inputs["use_cache"] = False
+    return model(**inputs)
+
+
+@contextmanager
+def _hooked(model: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+    """Have a hook change the inputs of the head meanwhile."""
+    head = output_embeddings(model)
+    assert head is not None
+    handle = head.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _at_positions(hidden: torch.Tensor, batch: DeviceBatch) -> torch.Tensor:
+    """Return the hidden states at the labelled positions, shape (n, h)."""
+    if hidden.dim() != 3 or hidden.shape[0] != len(batch.lengths) or hidden.shape[1] < batch.width:
+        raise UnusualHead(f"given hidden states of shape {tuple(hidden.shape)}")
+    hidden = hidden[:, -batch.width :]  # virtual prompt tokens of an adapter come first
+    return hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch.positions.to(hidden.device))
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]:
+    """Return the hidden states a head is called with, and its other arguments."""
+    if args:
+        return args[0], args[1:], kwargs
+    name = next(iter(kwargs))
+    return kwargs[name], (), {key: value for key, value in kwargs.items() if key != name}
+
+
+def _takes(model: nn.Module, name: str) -> bool:
+    """Whether a model's forward accepts an argument."""
+    parameters = inspect.signature(model.forward).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -1,0 +1,156 @@
+"""What a model is to an evaluation: its kind, its head, its limits."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import nn
+
+from sightline.errors import ModelError
+from sightline.evaluation.token_losses import Head
+
+SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier")
+"""Names under which configurations keep a factor on the logits (Cohere, Muse Glimmer, Falcon-H1)."""
+
+
+class Kind(StrEnum):
+    """What the labels of a row mean."""
+
+    CAUSAL = "causal"
+    """The next token, at every position."""
+    ENCODER_DECODER = "encoder_decoder"
+    """The decoder's sequence."""
+    MASKED = "masked"
+    """The token, or the class of the token, at the same position."""
+    CLASSIFIER = "classifier"
+    """The class, the classes or the number of the whole row."""
+
+
+def inner_model(model: nn.Module) -> nn.Module:
+    """Return the module to call: without a data-parallel wrapper, whose forward waits for the other ranks."""
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        model = model.module
+    return model
+
+
+def base_model(model: nn.Module) -> Any:
+    """Return the transformers model inside parallel, compiled and adapter wrappers."""
+    found: Any = inner_model(model)
+    for name in ("_orig_mod", "_fsdp_wrapped_module"):
+        found = getattr(found, name, found)
+    return found.get_base_model() if hasattr(found, "get_base_model") else found
+
+
+def text_config(model: nn.Module) -> Any:
+    """Return the configuration of the language model, None where there is none."""
+    config: Any = getattr(base_model(model), "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def kind_of(model: nn.Module) -> Kind:
+    """Say what the labels of a model's rows mean.
+
+    Raises
+    ------
+    ModelError
+        If the model has no head to predict with.
+    """
+    base = base_model(model)
+    name = type(base).__name__
+    if "ForSequenceClassification" in name:
+        return Kind.CLASSIFIER
+    if "ForTokenClassification" in name or "ForMaskedLM" in name:
+        return Kind.MASKED
+    if output_embeddings(model) is None:
+        raise ModelError(f"{name} has no language modelling head; load it with AutoModelForCausalLM")
+    if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
+        return Kind.ENCODER_DECODER
+    return Kind.CAUSAL
+
+
+def output_embeddings(model: nn.Module) -> nn.Module | None:
+    """Return the module that makes logits, adapters around it included."""
+    base = base_model(model)
+    found = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else getattr(base, "lm_head", None)
+    return found if isinstance(found, nn.Module) else None
+
+
+def head_of(model: nn.Module) -> Head | None:
+    """Return the head with what the configuration says is done to its logits, None for a model without one."""
+    module = output_embeddings(model)
+    if module is None:
+        return None
+    config = text_config(model)
+    scale = 1.0
+    for name in SCALES:
+        value = getattr(config, name, None)
+        if isinstance(value, int | float):
+            scale *= float(value)
+    scaling = getattr(config, "logits_scaling", None)
+    if isinstance(scaling, int | float) and scaling:  # Granite divides by it, HyperCLOVA X multiplies
+        scale *= float(scaling) if getattr(config, "model_type", "") == "hyperclovax" else 1.0 / float(scaling)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return Head(module, scale, float(cap) if cap else None)
+
+
+def context_length(model: nn.Module) -> int | None:
+    """Return how many tokens the model can read, None where its configuration sets no limit."""
+    config = text_config(model)
+    names = ["max_position_embeddings", "n_positions", "n_ctx"]
+    if getattr(config, "is_encoder_decoder", False):
+        names = names[:1]  # T5 keeps an n_positions that its relative positions do not need
+    for name in names:
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def vocabulary_size(model: nn.Module) -> int | None:
+    """Return how many token ids the input embeddings know."""
+    size = getattr(_input_embeddings(model), "num_embeddings", None)
+    return int(size) if isinstance(size, int) else None
+
+
+def head_size(model: nn.Module) -> int | None:
+    """Return how many ids the head predicts, None where the head does not say."""
+    module = output_embeddings(model)
+    size = getattr(module, "out_features", None)
+    return int(size) if isinstance(size, int) else None
+
+
+def pad_id(model: nn.Module) -> int | None:
+    """Return the id that the model knows as padding."""
+    value = getattr(text_config(model), "pad_token_id", None)
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device the input goes to."""
+    source = _input_embeddings(model)
+    parameters = (source if isinstance(source, nn.Module) else base_model(model)).parameters()
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether every forward needs all ranks at once (FSDP, DeepSpeed ZeRO-3), so that they must make equally many."""
+    kinds = {base.__name__ for kind in {type(module) for module in model.modules()} for base in kind.__mro__}
+    return not kinds.isdisjoint(("FSDPModule", "FullyShardedDataParallel")) or any(
+        hasattr(parameter, "ds_id") for parameter in model.parameters()
+    )
+
+
+def is_split(model: nn.Module) -> bool:
+    """Whether the ranks hold parts of one model and must all see the same rows (tensor parallelism)."""
+    tensors = any("DTensor" in type(parameter).__name__ for parameter in model.parameters())
+    return tensors and not is_sharded(model)
+
+
+def _input_embeddings(model: nn.Module) -> Any:
+    base = base_model(model)
+    try:
+        return base.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None

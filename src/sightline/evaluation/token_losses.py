@@ -1,0 +1,183 @@
+"""The loss of each labelled token from the head's input, without a full logits tensor.
+
+For a position with hidden state h and target t the loss is ``log sum_v exp(z_v - z_t)`` with logits ``z = W h + b``.
+The sum runs over tiles of the vocabulary that stay in the cache. The target's own term is the exact 1 of ``log1p``, so
+that small losses keep their digits, and no pass for a maximum is needed: the sum overflows only for losses above 88
+nats, and those few positions are done again the ordinary way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sightline.evaluation.products import is_plain_weight, quickest_linear
+
+LOG2_E = math.log2(math.e)
+CPU_TILE = (1024, 512)
+"""Positions and vocabulary entries of a tile on a CPU: 2 MiB of float32, which stay in its cache."""
+DEVICE_TILE = (4096, 16384)
+"""The same on an accelerator: 256 MiB."""
+WHOLE_ROWS = 64
+"""Positions whose whole rows of logits are made at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How a model makes logits from the last hidden states."""
+
+    module: nn.Module
+    """The output embeddings as the model holds them, adapters included."""
+    scale: float = 1.0
+    """Factor on the logits."""
+    softcap: float | None = None
+    """Logits are ``softcap * tanh(logits / softcap)``, after the scale."""
+
+    def adjusted(self, logits: torch.Tensor) -> torch.Tensor:
+        """Apply scale and cap to float32 logits, in place."""
+        if self.scale != 1.0:
+            logits = logits.mul_(self.scale)
+        if self.softcap is not None:
+            logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits
+
+    def matrix(self) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """Return weight (v, h) and bias (v,), None where the module is more than that."""
+        module = self.module
+        plain = type(module) is nn.Linear and is_plain_weight(module.weight) and not hasattr(module, "parametrizations")
+        return (module.weight, module.bias) if plain else None  # type: ignore[return-value]
+
+
+def tile_rows(device: torch.device) -> int:
+    """Return how many positions are best projected at once."""
+    return (CPU_TILE if device.type == "cpu" else DEVICE_TILE)[0]
+
+
+def token_losses(
+    head: Head, hidden: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Return the loss of each position in nats.
+
+    Parameters
+    ----------
+    head : Head
+        From hidden states to logits.
+    hidden : Tensor, shape (n, h)
+        Inputs of the head.
+    targets : Tensor of int64, shape (n,)
+        The ids to be predicted.
+    dtype : torch.dtype, optional
+        To which weights and hidden states are rounded (autocast's); the weights' own unless told. Sums are float32.
+
+    Returns
+    -------
+    Tensor of float32 (float64 for a float64 head), shape (n,)
+        NaN or inf where the logits are not finite.
+    """
+    matrix = head.matrix()
+    rows = tile_rows(hidden.device)
+    pieces = zip(hidden.split(rows), targets.split(rows), strict=True)  # type: ignore[no-untyped-call]
+    if matrix is None:
+        return torch.cat([_by_module(head, h, t, dtype) for h, t in pieces])
+    weight, bias = matrix
+    tiles = _Tiles(head, weight, bias, weight.dtype if dtype is None else dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return torch.cat([_by_tiles(tiles, h, t) for h, t in pieces])
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """A head's matrix, read tile by tile as logits in units of log 2."""
+
+    head: Head
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    dtype: torch.dtype
+    """What hidden states and weights are rounded to; sums are at least float32."""
+
+    @property
+    def wide(self) -> torch.dtype:
+        """What products are summed in."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def unit(self) -> float:
+        """Factor from raw to kept logits: exp2 is three times as fast as exp, but a cap needs nats."""
+        return self.head.scale * (LOG2_E if self.head.softcap is None else 1.0)
+
+    @property
+    def narrow_product(self) -> bool:
+        """Whether the device multiplies half-precision numbers into float32 sums by itself."""
+        return self.weight.device.type == "cuda" and self.dtype.itemsize == 2
+
+    def rounded(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return hidden states as they enter the product; the unit goes in here where that costs no digits."""
+        rounded = hidden.to(self.dtype)
+        return rounded if self.narrow_product else rounded.to(self.wide) * self.unit
+
+    def own(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the target's logit of each position, shape (n, 1)."""
+        weight = self.weight[targets].to(self.dtype).to(self.wide)
+        logits = (hidden.to(self.wide) * weight).sum(-1)
+        return self._finished(logits, None if self.bias is None else self.bias[targets]).unsqueeze(-1)
+
+    def logits(self, hidden: torch.Tensor, begin: int, end: int) -> torch.Tensor:
+        """Return the logits of some vocabulary entries, shape (n, end - begin)."""
+        weight = self.weight[begin:end].to(self.dtype)
+        if self.narrow_product:
+            logits = torch.mm(hidden, weight.t(), out_dtype=torch.float32)
+        else:
+            weight = weight.to(self.wide)  # products of half-precision numbers are exact in float32
+            logits = quickest_linear(weight)(hidden, weight, None)
+        return self._finished(logits, None if self.bias is None else self.bias[begin:end])
+
+    def _finished(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if self.narrow_product and self.unit != 1.0:
+            logits *= self.unit
+        if bias is not None:
+            logits += bias.to(self.wide) * self.unit
+        if self.head.softcap is not None:
+            logits = logits.div_(self.head.softcap).tanh_().mul_(self.head.softcap * LOG2_E)
+        return logits
+
+
+def _by_tiles(tiles: _Tiles, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the losses of a chunk of positions; positions that overflow are done again with a shift."""
+    columns = (CPU_TILE if hidden.device.type == "cpu" else DEVICE_TILE)[1]
+    rounded = tiles.rounded(hidden)
+    own = tiles.own(rounded, targets)
+    total = torch.zeros(len(hidden), dtype=tiles.wide, device=hidden.device)
+    order = targets.argsort()
+    size = tiles.weight.shape[0]
+    begins = range(0, size, columns)
+    edges = torch.tensor([*begins, size], device=targets.device)
+    places = torch.searchsorted(targets[order], edges).tolist()  # where each tile's targets begin
+    for index, begin in enumerate(begins):
+        terms = tiles.logits(rounded, begin, min(begin + columns, size)).sub_(own).exp2_()
+        if places[index + 1] > places[index]:  # the target's own term is the 1 of log1p
+            here = order[places[index] : places[index + 1]]
+            terms[here, targets[here] - begin] = 0.0
+        total += terms.sum(-1)
+    losses = torch.log1p(total)
+    overflown = (total.isinf() | own.squeeze(-1).isinf()).nonzero().squeeze(-1)
+    if overflown.numel():
+        losses[overflown] = _by_module(tiles.head, hidden[overflown], targets[overflown], None).to(tiles.wide)
+    return losses
+
+
+def _by_module(head: Head, hidden: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """Return losses from whole rows of logits, a few positions at a time."""
+    losses = []
+    weight = getattr(head.module, "weight", None)
+    if dtype is None and isinstance(weight, torch.Tensor) and weight.is_floating_point():
+        hidden = hidden.to(weight.dtype)
+    with torch.autocast(hidden.device.type, dtype=dtype, enabled=dtype is not None):
+        for h, t in zip(hidden.split(WHOLE_ROWS), targets.split(WHOLE_ROWS), strict=True):  # type: ignore[no-untyped-call]
+            logits = head.module(h)
+            logits = head.adjusted(logits if logits.dtype == torch.float64 else logits.float())
+            losses.append(functional.cross_entropy(logits, t, reduction="none"))
+    return torch.cat(losses)

@@ -1,0 +1,308 @@
+"""Ways from batches to the loss of each label, and the choice of the cheapest that agrees with the model's own forward.
+
+``tiles``      the body once, the head in tiles at labelled positions; causal models whose head is understood
+``gathered``   the model's own forward, its head given only the labelled positions; any causal model
+``full``       the model's own forward and all its logits; encoder-decoders, masked models, and whatever else fails
+``classifier`` one loss a row, the model's own
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sightline.evaluation import forwards
+from sightline.evaluation.batches import EvalSet, ScoredRows, causal_rows, make_batches
+from sightline.evaluation.forwards import DeviceBatch
+from sightline.evaluation.models import Kind, base_model, device_of, head_of, is_sharded, is_split, pad_id
+from sightline.evaluation.token_losses import Head, tile_rows, token_losses
+
+log = logging.getLogger(__name__)
+
+LOGITS_ELEMENTS = {"cpu": 1 << 24}
+"""Most logits that are made at once: 64 MiB of float32 on a CPU."""
+DEVICE_LOGITS_ELEMENTS = 1 << 28
+"""The same on an accelerator: 1 GiB."""
+TRIAL_TOKENS = (48, 31)
+"""Tokens of the two rows both ways are tried on; unequal, so that padding counts."""
+TRIAL_LOGIT = 100.0
+"""How large the trial makes logits, past every soft cap in use, so that what is done to large logits shows."""
+
+
+class Way(Protocol):
+    """From batches to losses."""
+
+    @property
+    def name(self) -> str:
+        """One of those above."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is called."""
+
+    def tokens_at_once(self, batch_tokens: int) -> int:
+        """Return how many tokens of a budget one forward may have without making too many logits."""
+
+    def losses(self, batches: Iterable[DeviceBatch]) -> Iterator[torch.Tensor]:
+        """Yield losses in the order of the batches' targets, in pieces of any size."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tiles:
+    """The body once per batch, and the head in tiles over the labelled positions of several batches together."""
+
+    model: nn.Module
+    head: Head
+    name: str = "tiles"
+
+    def tokens_at_once(self, batch_tokens: int) -> int:
+        """Return the whole budget."""
+        return batch_tokens
+
+    def losses(self, batches: Iterable[DeviceBatch]) -> Iterator[torch.Tensor]:
+        """Gather hidden states until they fill a tile, then project them."""
+        waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        dtype: torch.dtype | None = None
+        for batch in batches:
+            hidden, dtype = forwards.head_inputs(self.model, batch)
+            waiting.append((hidden, batch.targets.to(hidden.device)))  # layers may be spread over devices
+            enough = tile_rows(hidden.device)
+            count = sum(len(targets) for _, targets in waiting)
+            if count >= enough:
+                hidden, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+                whole = count - count % enough
+                waiting = [(hidden[whole:], targets[whole:])] if whole < count else []
+                yield token_losses(self.head, hidden[:whole], targets[:whole], dtype)
+        if waiting:
+            hidden, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+            yield token_losses(self.head, hidden, targets, dtype)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Gathered:
+    """The model's own forward, its head given only the labelled positions."""
+
+    model: nn.Module
+    vocabulary: int
+    name: str = "gathered"
+
+    def tokens_at_once(self, batch_tokens: int) -> int:
+        """Return the budget, or less where every token may be labelled."""
+        return min(batch_tokens, most_positions(self.model, self.vocabulary))
+
+    def losses(self, batches: Iterable[DeviceBatch]) -> Iterator[torch.Tensor]:
+        """Score batch by batch."""
+        for batch in batches:
+            yield losses_from_logits(forwards.own_logits_at_positions(self.model, batch), batch.targets)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Full:
+    """The model's own forward and all its logits."""
+
+    model: nn.Module
+    vocabulary: int
+    with_labels: bool = False
+    """Encoder-decoders make the decoder's inputs from the labels."""
+    name: str = "full"
+
+    def tokens_at_once(self, batch_tokens: int) -> int:
+        """Return how many tokens' logits fit."""
+        return min(batch_tokens, most_positions(self.model, self.vocabulary))
+
+    def losses(self, batches: Iterable[DeviceBatch]) -> Iterator[torch.Tensor]:
+        """Score batch by batch."""
+        for batch in batches:
+            inputs = {"labels": batch.labels} if self.with_labels else {}
+            yield losses_from_logits(forwards.own_logits(self.model, batch, **inputs), batch.targets)
+
+
+@dataclass(eq=False, slots=True)
+class Classifier:
+    """The model's own loss of each row: from batched logits where that gives the same, else row by row."""
+
+    model: nn.Module
+    can_pad: bool
+    """Whether rows of unequal length may share a batch."""
+    batched: bool | None = None
+    """Whether batched logits give the model's own loss; not yet known."""
+    name: str = "classifier"
+
+    def tokens_at_once(self, batch_tokens: int) -> int:
+        """Return the budget, or one row at a time for a model that knows no padding."""
+        return batch_tokens if self.can_pad else 1
+
+    def losses(self, batches: Iterable[DeviceBatch]) -> Iterator[torch.Tensor]:
+        """Score batch by batch; a row of several labels has its loss shared out among them."""
+        for batch in batches:
+            one_class = not batch.labels.is_floating_point() and batch.labels.shape[1] == 1
+            labels = batch.labels[:, 0] if one_class else batch.labels
+            if self.batched is None:
+                self.batched = self._agrees(batch, labels)
+            of_rows = self._batched(batch, labels) if self.batched else self._one_by_one(batch, labels)
+            yield (of_rows / batch.labels.shape[1]).repeat_interleave(batch.labels.shape[1])
+
+    def _agrees(self, batch: DeviceBatch, labels: torch.Tensor) -> bool:
+        own = forwards.call(self.model, **batch.masked_inputs(), labels=labels).loss.float()
+        return bool(torch.isclose(self._batched(batch, labels).mean().float(), own, rtol=1e-3, equal_nan=True))
+
+    def _batched(self, batch: DeviceBatch, labels: torch.Tensor) -> torch.Tensor:
+        logits = forwards.call(self.model, **batch.masked_inputs()).logits.float()
+        if not labels.is_floating_point() and labels.dim() == 1 and logits.shape[-1] > 1:
+            return functional.cross_entropy(logits, labels, reduction="none")
+        labels = labels.float().view(len(logits), -1)
+        if logits.shape[-1] == 1:
+            return functional.mse_loss(logits, labels, reduction="none").mean(-1)
+        return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1)
+
+    def _one_by_one(self, batch: DeviceBatch, labels: torch.Tensor) -> torch.Tensor:
+        inputs = batch.masked_inputs()
+        rows = ({name: value[i : i + 1] for name, value in inputs.items()} for i in range(len(labels)))
+        return torch.stack(
+            [forwards.call(self.model, **row, labels=labels[i : i + 1]).loss.float() for i, row in enumerate(rows)]
+        )
+
+
+def most_positions(model: nn.Module, vocabulary: int) -> int:
+    """Return at how many positions all logits may be made at once."""
+    return max(1, LOGITS_ELEMENTS.get(device_of(model).type, DEVICE_LOGITS_ELEMENTS) // max(vocabulary, 1))
+
+
+def losses_from_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return float32 losses, a few positions at a time."""
+    targets = targets.to(logits.device)
+    pieces = zip(logits.split(256), targets.split(256), strict=True)  # type: ignore[no-untyped-call]
+    return torch.cat([functional.cross_entropy(_wide(z), t, reduction="none") for z, t in pieces])
+
+
+_chosen: weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]] = weakref.WeakKeyDictionary()
+"""Of each model that was tried: what it looked like then, and the way that was found to agree."""
+
+
+def choose_way(model: nn.Module, kind: Kind, vocabulary: int, eval_set: EvalSet, scored: ScoredRows) -> tuple[Way, str]:
+    """Return the cheapest way that agrees with the model's own forward, and why it is not a cheaper one.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In eval mode, without gradients.
+    kind : Kind
+        What its labels mean; the choice is one for causal models only.
+    vocabulary : int
+        Ids the head predicts.
+    eval_set, scored : EvalSet, ScoredRows
+        Where the rows of the trial come from.
+    """
+    if kind is Kind.CLASSIFIER:
+        return Classifier(model, can_pad=pad_id(model) is not None), ""
+    if kind is not Kind.CAUSAL:
+        return Full(model, vocabulary, with_labels=kind is Kind.ENCODER_DECODER), ""
+    head = head_of(model)
+    assert head is not None
+    ways: dict[str, Way] = {"gathered": Gathered(model, vocabulary), "full": Full(model, vocabulary)}
+    if not (is_sharded(model) or is_split(model)):  # there the head's weights are whole only within the model's forward
+        ways = {"tiles": Tiles(model, head), **ways}
+    looks = (tuple(ways), id(head.module), head.scale, head.softcap, "forward" in vars(base_model(model)))
+    known = _chosen.get(base_model(model))
+    if known is not None and known[0] == looks:
+        return ways[known[1]], ""
+    name, why, finite = _tried(ways, model, head, _trial_batch(eval_set, scored, device_of(model)))
+    if finite:  # with NaN weights everything agrees: try again next time
+        _chosen[base_model(model)] = (looks, name)
+    return ways[name], why
+
+
+def _trial_batch(eval_set: EvalSet, scored: ScoredRows, device: torch.device) -> DeviceBatch:
+    """Return two short rows of unequal length: the ends of two rows of the set."""
+    rows = scored.to_score
+    ends = []
+    for row, size in zip((rows[0], rows[-1]), TRIAL_TOKENS, strict=True):
+        end = int(scored.lengths[row]) + 1
+        begin = max(0, end - 1 - size)
+        ends.append((eval_set.ids[row][begin:end], eval_set.labels[row][begin:end]))
+    trial = EvalSet(ends, name=eval_set.name)
+    cut = causal_rows(trial, None)
+    both = np.argsort(-cut.lengths, kind="stable")
+    return DeviceBatch.of(next(make_batches(trial, cut, both, 1 << 30)), device)
+
+
+def _tried(ways: dict[str, Way], model: nn.Module, head: Head, batch: DeviceBatch) -> tuple[str, str, bool]:
+    """Return the first way that agrees with the full forward, why not one before it, and whether losses are finite."""
+    own = forwards.own_logits(model, batch)
+    expected = losses_from_logits(own, batch.targets)
+    finite = bool(expected.isfinite().all())
+    exact = own.dtype.itemsize >= 4 and not _rounds(model, batch)
+    why: list[str] = []
+    for name, way in ways.items():
+        if name == "full":
+            break
+        try:
+            found = torch.cat(list(way.losses([batch])))
+            problem = _difference(found, expected, exact)
+            if not problem and finite and isinstance(way, Tiles):
+                problem = _difference_at_large_logits(model, head, batch, exact)
+        except torch.OutOfMemoryError:
+            raise
+        except (
+            Exception
+        ) as error:  # whatever an unusual model makes of an unusual call: the full forward is always there
+            problem = f"{type(error).__name__}: {error}"
+        if not problem:
+            return name, "; ".join(why), finite
+        why.append(f"{name}: {problem}")
+    return "full", "; ".join(why), finite
+
+
+def _rounds(model: nn.Module, batch: DeviceBatch) -> bool:
+    """Whether the model computes in half precision, its weights or autocast."""
+    parameters = (p for p in model.parameters() if p.is_floating_point())
+    if any(p.dtype.itemsize < 4 for p in parameters):
+        return True
+    try:
+        return forwards.head_inputs(model, batch).dtype is not None
+    except forwards.UnusualHead:
+        return False
+
+
+def _difference(found: torch.Tensor, expected: torch.Tensor, exact: bool) -> str:
+    """Say how two sets of losses differ beyond rounding; empty where they do not."""
+    found, expected = found.double(), expected.double()
+    if not torch.equal(found.isfinite(), expected.isfinite()):
+        return "other losses are not finite"
+    apart = (found - expected).abs()[expected.isfinite()]
+    largest, mean = (apart.max().item(), apart.mean().item()) if apart.numel() else (0.0, 0.0)
+    size = expected[expected.isfinite()].abs().mean().item() if apart.numel() else 1.0
+    bound, mean_bound = (1e-3, 1e-4) if exact else (1.0, 0.05)
+    if largest > bound * max(1.0, size) or mean > mean_bound * max(1.0, size):
+        return f"losses differ from the full forward's by {largest:.2g}"
+    return ""
+
+
+def _difference_at_large_logits(model: nn.Module, head: Head, batch: DeviceBatch, exact: bool) -> str:
+    """Say how the head's logits differ from the model's own when hidden states are blown up."""
+    given: list[torch.Tensor] = []
+    raw = head.module(forwards.head_inputs(model, batch).hidden).float() * head.scale
+    factor = (TRIAL_LOGIT / raw.abs().max()).clamp(min=1.0)
+
+    def blow_up(hidden: torch.Tensor) -> torch.Tensor:
+        given.append(hidden * factor.to(hidden.dtype))
+        return given[0]
+
+    own = _wide(forwards.own_logits_at_positions(model, batch, blow_up))
+    ours = head.adjusted(_wide(head.module(given[0])).clone())
+    if own.shape != ours.shape:
+        return f"{ours.shape[-1]} logits where the model gives {own.shape[-1]}"
+    apart = ((own - ours).abs().max() / own.abs().max().clamp(min=1.0)).item()
+    return f"large logits differ by {apart:.2g}" if not apart <= (1e-5 if exact else 3e-2) else ""
+
+
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

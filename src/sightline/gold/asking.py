@@ -1,0 +1,309 @@
+"""judge_models(): ask base and tuned models everything a judgement needs, one model at a time, and judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from sightline.errors import ModelError, UsageError
+from sightline.gold.answers import AnswerFile, answer_keys, answer_line
+from sightline.gold.checks import answer_findings, prompt_findings, reference_findings, size_finding
+from sightline.gold.generation import (
+    Backend,
+    Progress,
+    Settings,
+    TransformersBackend,
+    answer_all,
+    context_length,
+    cut_prompt,
+    is_out_of_memory,
+    longest_answer,
+)
+from sightline.gold.goldset import GoldSet
+from sightline.gold.judge import judge
+from sightline.gold.measuring import Outputs, choice_rows, measure, target_rows, text_rows
+from sightline.gold.metric_choice import ChosenMetric, choose_metrics
+from sightline.gold.models import (
+    Candidate,
+    Loaded,
+    Models,
+    first_logits,
+    read_configs,
+    unchanged_finding,
+)
+from sightline.gold.tokens import Template, end_ids, prompt_ids
+from sightline.runs import ExampleLosses, Finding, Severity
+from sightline.runs.gold import Judgement, Prediction
+
+Evaluate = Callable[[Any, Sequence[Any]], ExampleLosses]
+"""Exact losses of rows of (input_ids, labels) under a model: ``sightline.evaluation.evaluate``."""
+
+
+class Watcher(Protocol):
+    """Hears how the asking goes."""
+
+    def begins(self, model: str, what: str, total: int) -> None:
+        """A model is asked for ``total`` answers, or scored on so many rows."""
+        ...
+
+    def goes_on(self, progress: Progress) -> None:
+        """So many answers are there."""
+        ...
+
+    def found(self, finding: Finding) -> None:
+        """Something to know at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to ask and how."""
+
+    metrics: tuple[str, ...] = ()
+    """Metrics asked for; chosen from the data when empty."""
+    general_texts: tuple[str, ...] = ()
+    """Texts for the forgetting check; none leaves it out."""
+    max_new_tokens: int | None = None
+    """Most tokens of an answer; twice the longest right one unless told."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer."""
+    template: Template = field(default_factory=Template)
+    keep_by_gold: bool = False
+    width: int | None = None
+    """Answers decoded together."""
+    backend: Literal["transformers", "vllm"] = "transformers"
+    """What answers; likelihoods and losses are always measured with transformers."""
+    alpha: float = 0.05
+
+
+def judge_models(
+    gold: GoldSet,
+    models: Models,
+    candidates: Sequence[Candidate],
+    evaluate: Evaluate,
+    asked: Asked | None = None,
+    *,
+    answers: AnswerFile | None = None,
+    watcher: Watcher | None = None,
+) -> Judgement:
+    """Judge tuned models against their base.
+
+    Parameters
+    ----------
+    gold : GoldSet
+        What to ask.
+    models : Models
+        The base model.
+    candidates : sequence of Candidate
+        Tuned models, at least one.
+    evaluate : callable
+        Exact losses of rows, ``sightline.evaluation.evaluate``; used for likelihoods and for forgetting.
+    asked : Asked, optional
+        What to ask and how.
+    answers : AnswerFile, optional
+        Where answers are written as they come, and found again.
+    watcher : Watcher, optional
+        Hears how it goes.
+
+    Returns
+    -------
+    Judgement
+
+    Raises
+    ------
+    ModelError
+        If a model cannot be loaded or does not fit the base, or memory does not suffice for a single prompt.
+    UsageError
+        If a metric is not known or cannot be had.
+    DataError
+        If the gold set does not allow what is asked.
+    """
+    asked = asked or Asked()
+    chosen = choose_metrics(gold.examples, asked.metrics)
+    asking = _Asking(gold, chosen, models, evaluate, asked, answers or AnswerFile(None), watcher)
+    asking.tell(size_finding(len(gold), chosen, len(candidates) * len(chosen)))
+    try:
+        asking.prepare(candidates)
+        if asked.backend == "vllm" and "prediction" in asking.needs:
+            asking.ask_vllm(candidates)
+        base, base_logits = asking.ask(models.base_model(), None)
+        tuned = []
+        for candidate in candidates:
+            outputs, logits = asking.ask(models.tuned_model(candidate), candidate)
+            if (finding := unchanged_finding(candidate, base_logits, logits)) is not None:
+                asking.tell(finding)
+            tuned.append((candidate, outputs))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"not enough memory for {models.base} and its tuned model: {error}") from error
+    finally:
+        asking.answers.close()
+    judgement = judge(
+        gold,
+        chosen,
+        base,
+        tuned,
+        base_name=models.base,
+        keep_by_gold=asked.keep_by_gold,
+        findings=asking.findings,
+        alpha=asked.alpha,
+    )
+    asking.answers.finish(asking.lines([(None, base), *tuned]))
+    path = asking.answers.path
+    return replace(judgement, predictions=None if path is None else str(path))
+
+
+class _Asking:
+    """Asks one model after the other the same things."""
+
+    def __init__(
+        self,
+        gold: GoldSet,
+        chosen: Sequence[ChosenMetric],
+        models: Models,
+        evaluate: Evaluate,
+        asked: Asked,
+        answers: AnswerFile,
+        watcher: Watcher | None,
+    ) -> None:
+        self.gold, self.chosen, self.models, self.asked = gold, chosen, models, asked
+        self.evaluate, self.answers, self.watcher = evaluate, answers, watcher
+        self.needs = {one.metric.needs for one in chosen}
+        self.findings: list[Finding] = []
+        self.settings = Settings(1, frozenset())
+        self.context: int | None = None
+        self.keys: dict[str | None, dict[str, str]] = {}
+
+    def tell(self, finding: Finding) -> None:
+        """Keep a finding, and tell it at once."""
+        self.findings.append(finding)
+        if self.watcher is not None:
+            self.watcher.found(finding)
+
+    def prepare(self, candidates: Sequence[Candidate]) -> None:
+        """Look at the gold set through the tokenizer, once, before any weights are loaded."""
+        examples, tokenizer = self.gold.examples, self.models.tokenizer()
+        config, generation_config = read_configs(self.models.base, self.models.trust_remote_code)
+        self.context = context_length(config)
+        reasons = any(one.metric.name == "numeric" for one in self.chosen)
+        longest = self.asked.max_new_tokens or longest_answer(examples, tokenizer, reasons=reasons)
+        if self.context is not None:
+            longest = min(longest, max(1, self.context - 1))
+        ends = end_ids(tokenizer, generation_config)
+        for candidate in candidates:
+            if not candidate.is_adapter:
+                ends |= end_ids(tokenizer, read_configs(str(candidate.path), self.models.trust_remote_code)[1])
+        self.settings = Settings(longest, ends, self.asked.stop)
+        for finding in self.models.findings:
+            self.tell(finding)
+        if not self.models.same_tokenizer and "target" in self.needs:
+            raise UsageError(
+                "reference_loss: base and tuned have different tokenizers, so their losses per token cannot be "
+                "compared; use a metric on answers"
+            )
+        if not ends and "prediction" in self.needs:
+            message = (
+                "neither tokenizer nor generation config names an end token: every answer runs to its longest length"
+            )
+            self.tell(Finding("gold_no_end_token", Severity.WARNING, message))
+        for finding in reference_findings(examples, self.chosen, tokenizer, self.settings):
+            self.tell(finding)
+        lengths = [len(prompt_ids(e, tokenizer, self.asked.template)) for e in examples]
+        for finding in prompt_findings(lengths, self.context, self.settings, examples):
+            self.tell(finding)
+
+    def ask_vllm(self, candidates: Sequence[Candidate]) -> None:
+        """Have vLLM give all answers before transformers loads a model: the two would fight for the memory."""
+        from sightline.gold.vllm_backend import VllmBackend, lora_rank
+
+        adapters = [c.path for c in candidates if c.is_adapter]
+        engine = VllmBackend(self.models.base, lora_rank=max(map(lora_rank, adapters), default=None))
+        for number, candidate in enumerate([None, *candidates]):
+            if candidate is not None and not candidate.is_adapter:
+                engine.close()
+                engine = VllmBackend(candidate.path)
+            elif candidate is not None:
+                engine.use_adapter(candidate.path, number)
+            name = "base" if candidate is None else candidate.name
+            self._answers_of(engine, self.models.tokenizer(candidate), self.models.digest(candidate), name)
+        engine.close()
+
+    def ask(self, opened: AbstractContextManager[Loaded], candidate: Candidate | None) -> tuple[Outputs, Any]:
+        """Ask a model for everything; return it with the logits after the first prompts. No model outlives the call."""
+        with opened as loaded:
+            return self._ask(loaded, candidate)
+
+    def _ask(self, loaded: Loaded, candidate: Candidate | None) -> tuple[Outputs, Any]:
+        name = "base" if candidate is None else candidate.name
+        examples, tokenizer, template = self.gold.examples, loaded.tokenizer, self.asked.template
+        logits = first_logits(loaded, self._first_prompts(loaded))
+        predictions = self._predictions(loaded, candidate, name) if "prediction" in self.needs else ()
+        choices = targets = general = None
+        if "choices" in self.needs:
+            choices = self._losses(loaded, name, "choices", choice_rows(examples, tokenizer, template))
+        if "target" in self.needs:
+            targets = self._losses(loaded, name, "right answers", target_rows(examples, tokenizer, template))
+        if self.asked.general_texts and self.models.same_tokenizer:
+            rows = text_rows(self.asked.general_texts, tokenizer, loaded.context)
+            general = self._losses(loaded, name, "general text", rows) if rows else None
+        return Outputs(predictions, choices, targets, general), logits
+
+    def lines(self, asked: Sequence[tuple[Candidate | None, Outputs]]) -> Iterator[dict[str, Any]]:
+        """Yield all answers with their scores, as the finished file holds them."""
+        for candidate, outputs in asked:
+            if not outputs.predictions:
+                continue
+            name = "base" if candidate is None else candidate.name
+            scores: list[dict[str, float]] = [{} for _ in self.gold.examples]
+            for one in self.chosen:
+                if one.metric.needs == "prediction":
+                    by_row = measure(one, self.gold.examples, outputs).by_row.tolist()
+                    for i, score in zip(one.rows, by_row, strict=True):
+                        scores[i][one.metric.name] = score
+            keys = self.keys[name]
+            for example, prediction, own in zip(self.gold.examples, outputs.predictions, scores, strict=True):
+                yield answer_line(name, keys[example.id], example, prediction, own)
+
+    def _first_prompts(self, loaded: Loaded) -> list[list[int]]:
+        few = self.gold.examples[:4]
+        prompts = [prompt_ids(e, loaded.tokenizer, self.asked.template) for e in few]
+        return [cut_prompt(prompt, loaded.context, 1) or [0] for prompt in prompts]
+
+    def _predictions(self, loaded: Loaded, candidate: Candidate | None, name: str) -> Sequence[Prediction]:
+        backend = TransformersBackend(loaded.model, loaded.tokenizer, width=self.asked.width)
+        predictions = self._answers_of(backend, loaded.tokenizer, loaded.digest, name)
+        is_base = candidate is None
+        for finding in answer_findings(name, self.gold.examples, predictions, self.settings, is_base=is_base):
+            self.tell(finding)
+        return predictions
+
+    def _answers_of(self, backend: Backend, tokenizer: Any, digest: str, name: str) -> Sequence[Prediction]:
+        """Ask for the answers that are not there yet."""
+        examples = self.gold.examples
+        keys = self.keys[name] = answer_keys(examples, digest, self.settings, self.asked.template)
+        known = self.answers.known(keys)
+        if self.watcher is not None:
+            self.watcher.begins(name, "answers", len(examples) - len(known))
+        return answer_all(
+            backend,
+            tokenizer,
+            examples,
+            self.settings,
+            context=self.context,
+            template=self.asked.template,
+            known=known,
+            on_answer=lambda e, p: self.answers.add(name, keys[e.id], e, p),
+            on_progress=None if self.watcher is None else self.watcher.goes_on,
+        )
+
+    def _losses(self, loaded: Loaded, name: str, what: str, rows: Sequence[Any]) -> ExampleLosses:
+        if self.watcher is not None:
+            self.watcher.begins(name, what, len(rows))
+        losses = self.evaluate(loaded.model, rows)
+        if losses.non_finite:
+            message = f"{name}: {losses.non_finite} of {len(rows)} losses of {what} are not numbers"
+            self.tell(Finding("gold_non_finite", Severity.CRITICAL, message, evidence={"rows": losses.non_finite}))
+        return losses

@@ -1,0 +1,257 @@
+"""Lines that say a loss in words: ``step 10: train loss 2.1, val loss 2.3`` and what else people print.
+
+A number is named by the text before it. A name counts only if every word of it is known, so that prose, file names and
+settings are passed over. Lines that differ only in their digits are understood once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Each branch begins with a character of its own, so that the search skips to the next such character; what must not
+# stand before it (a letter, a digit) is looked at from there.
+_UNSIGNED = rb"(?:[0-9]{0,2}(?:,[0-9]{3}){1,5}(?![0-9])|[0-9]{0,40})(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,4})?"
+_NUMBER = re.compile(
+    rb"[0-9](?<![A-Za-z0-9_.][0-9])" + _UNSIGNED + rb"|[-+](?<![A-Za-z0-9_.][-+])[0-9]" + _UNSIGNED + rb""
+    rb"|n(?<=[:= ]n)an(?![A-Za-z0-9_])|i(?<=[:= ]i)nf(?![A-Za-z0-9_])|-inf(?![A-Za-z0-9_])"
+    rb"|N(?<=[:= ]N)(?:aN|AN)(?![A-Za-z0-9_])|I(?<=[:= ]I)(?:nf|NF)(?![A-Za-z0-9_])"
+)
+_DIGITS = b"0123456789."
+_DIGIT = re.compile(rb"[0-9]")
+_SEGMENT = re.compile(r"[|,;\[\](){}<>\t•·►→—–\"'`]|\s-\s|\s{3,}")
+_UNIT = re.compile(r"^[A-Za-z%/]{1,12}(?=[\s,|;:)\]]|$)")
+_WORD = re.compile(r"[a-z]+|[0-9]+")
+_BAR = (b"it/s", b"s/it", b"%|", b"[==", b"=>", b"\xe2\x94\x81", b"/step", b"[---")
+_TRAIN = frozenset({"train", "training", "tr", "trn", "trl"})
+_VALIDATION = frozenset({"val", "valid", "validation", "eval", "evaluation", "dev", "tel"})
+_TEST = frozenset({"test", "testing"})
+_LOSS = frozenset({"loss", "losses", "nll", "xent", "trl", "tel", "bpb"})
+_FILLING = frozenset(
+    {
+        *("avg", "average", "averaged", "mean", "total", "current", "running", "smooth", "smoothed", "value", "epoch"),
+        *("step", "iter", "batch", "per", "token", "lm", "mlm", "clm", "ce", "cross", "entropy", "the", "on", "set"),
+        *("is", "of", "at", "masked", "model", "global", "sft", "dpo", "log", "likelihood", "negative", "data"),
+    }
+)
+_STEP = frozenset({"step", "steps", "iter", "iters", "iteration", "iterations", "it", "update", "updates", "s"})
+_STEP_BEFORE = frozenset({"global", "training", "train", "optimizer", "optimization", "current", "at"})
+_EPOCH = frozenset({"epoch", "ep", "epochs"})
+_OTHERS = {
+    "lr": "learning_rate",
+    "learning rate": "learning_rate",
+    "grad norm": "grad_norm",
+    "gradient norm": "grad_norm",
+    "gnorm": "grad_norm",
+    "norm": "grad_norm",
+}
+_ACCURACY = frozenset({"acc", "accuracy"})
+_VALIDATION_LINE = re.compile(r"(?<![a-z_])(?:val|valid|validation|validating|eval|evaluation|dev)(?![a-z])")
+_TRAIN_LINE = re.compile(r"(?<![a-z_])train(?:ing)?(?![a-z])")
+_MAX_NUMBERS = 64
+STEP, EPOCH, TOTAL = "_step", "_epoch", "_total"
+"""What a number counts, among the metrics' names."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What the numbers of lines of one shape mean."""
+
+    names: tuple[str, ...]
+    places: tuple[int, ...]
+    """Which of the numbers in the line each name is."""
+    count: int
+    """How many numbers the line has."""
+    tier: int
+    """1 for a printed line, 2 for a progress bar that is drawn over and over."""
+
+    has_epoch: bool
+
+    def value(self, name: str, line: bytes) -> float | None:
+        """Return one number of a line."""
+        numbers = _NUMBER.findall(line)
+        place = self.places[self.names.index(name)]
+        return _as_float(numbers[place]) if place < len(numbers) else None
+
+    def columns(self, lines: Sequence[bytes]) -> dict[str, tuple[NDArray[np.bool_] | None, NDArray[np.float64]]]:
+        """Return the numbers of many lines: by name which lines have it (None: all) and the values there."""
+        numbers = _NUMBER.findall(b"\n".join(lines))
+        if len(numbers) == self.count * len(lines):
+            return {
+                name: (None, np.array(list(map(_as_float, numbers[place :: self.count])), dtype=np.float64))
+                for name, place in zip(self.names, self.places, strict=True)
+            }
+        found = [_NUMBER.findall(line) for line in lines]
+        keep = np.array([len(each) > max(self.places) for each in found], dtype=np.bool_)
+        return {
+            name: (keep, np.array([_as_float(each[place]) for each in found if len(each) > max(self.places)]))
+            for name, place in zip(self.names, self.places, strict=True)
+        }
+
+
+def _as_float(number: bytes) -> float:
+    try:
+        return float(number)
+    except ValueError:
+        return float(number.replace(b",", b""))
+
+
+class Plans:
+    """The shapes of lines met so far."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Plan | None] = {}
+
+    def of(self, line: bytes) -> Plan | None:
+        """Return the plan of a line, None if it tells no loss."""
+        shape = line.translate(None, _DIGITS)
+        try:
+            return self._known[shape]
+        except KeyError:
+            if len(self._known) > 20_000:
+                self._known.clear()
+            plan = self._known[shape] = _plan(line)
+            return plan
+
+
+def _plan(line: bytes) -> Plan | None:
+    """Say what the numbers of a line mean."""
+    if len(line) > 4096:
+        return None
+    matches = list(_NUMBER.finditer(line))[:_MAX_NUMBERS]
+    text = line.decode("utf-8", "replace")
+    lowered = text.lower()
+    names: dict[str, int] = {}
+    previous_end = 0
+    for i, match in enumerate(matches):
+        between = line[previous_end : match.start()].decode("utf-8", "replace")
+        if previous_end and between.strip() in ("/", "of"):
+            names.setdefault(TOTAL, i)
+            if STEP not in names and not _named(names, i - 1) and _is_bar(line):
+                names[STEP] = i - 1  # a bar's own count, "24/500 [00:10<..."
+        else:
+            label = _label(between, adjacent=previous_end > 0)
+            name = _name(label, lowered)
+            surer = name == STEP and label.endswith(("step", "steps"))  # than an iteration, which may be a micro-batch
+            if name is not None and (name not in names or surer):
+                names[name] = i
+        previous_end = match.end()
+    if not any(name.endswith("loss") for name in names):
+        return None
+    if len(matches) == _MAX_NUMBERS:
+        return None
+    return Plan(tuple(names), tuple(names.values()), len(matches), 2 if _is_bar(line) else 1, EPOCH in names)
+
+
+def _named(names: dict[str, int], place: int) -> bool:
+    return place in names.values()
+
+
+def _is_bar(line: bytes) -> bool:
+    return any(mark in line for mark in _BAR)
+
+
+def _label(between: str, *, adjacent: bool) -> str:
+    """Return the name in front of a number: the last piece of the text, without the unit of the number before."""
+    if adjacent:
+        between = _UNIT.sub("", between, count=1)
+    return _SEGMENT.split(between.rstrip())[-1].strip(" :=#*@~\t").lower()
+
+
+def _name(label: str, line: str) -> str | None:
+    """Return what a label names, None if it is nothing known."""
+    words = _WORD.findall(label.replace("_", " "))
+    if not words or len(words) > 8:
+        return None
+    known = set(words)
+    if known & _EPOCH and len(words) == 1:
+        return EPOCH
+    if (
+        words[-1] in _STEP
+        and known - {words[-1]} <= _STEP_BEFORE
+        and (words[-1] != "s" or "el:" in line or "trl:" in line)
+    ):
+        return STEP
+    if known & _LOSS and known <= _LOSS | _TRAIN | _VALIDATION | _TEST | _FILLING:
+        return _loss(known, line)
+    if len(words) == 1 and "loss" in line and known & (_TRAIN | _VALIDATION):  # "loss train: 1.2, val: 1.3"
+        return _loss(known, line)
+    if (joined := " ".join(words)) in _OTHERS:
+        return _OTHERS[joined]
+    if known & _ACCURACY and known <= _ACCURACY | _TRAIN | _VALIDATION | _TEST | _FILLING:
+        return _role(known, line, "accuracy")
+    return None
+
+
+def _loss(words: set[str], line: str) -> str:
+    return _role(words, line, "loss")
+
+
+def _role(words: set[str], line: str, metric: str) -> str:
+    """Return the metric with the rows it is measured on, from its own words or from the rest of the line."""
+    if words & _TEST:
+        return f"test_{metric}"
+    if words & _VALIDATION:
+        return f"eval_{metric}"
+    if words & _TRAIN:
+        return metric
+    validates = _VALIDATION_LINE.search(line) and not _TRAIN_LINE.search(line)
+    return f"eval_{metric}" if validates and f"val_{metric}" not in line else metric
+
+
+class PrintedTable:
+    """A table printed as text, as notebooks show the Trainer's progress: a header, then rows of numbers."""
+
+    def __init__(self) -> None:
+        self._names: list[str] | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the last line was part of a table."""
+        return self._names is not None
+
+    def row(self, line: bytes) -> dict[str, float] | None:
+        """Take a line: a header begins a table, a row of as many numbers continues it, anything else ends it."""
+        if self._names is None and (b"oss" not in line or _DIGIT.search(line)):
+            return None
+        cells = _cells(line)
+        if self._names is None:
+            self._names = _column_names(cells)
+            return None
+        if not cells:
+            return None
+        values = [_cell(cell) for cell in cells]
+        if len(cells) != len(self._names) or values[0] is None or sum(value is not None for value in values) < 2:
+            if not set(line) <= set(b"-+|=: \t"):  # a rule under the header
+                self._names = _column_names(cells) if b"oss" in line else None
+            return None
+        return {name: value for name, value in zip(self._names, values, strict=True) if name and value is not None}
+
+
+def _cells(line: bytes) -> list[str]:
+    text = line.decode("utf-8", "replace").strip().strip("|")
+    if "\t" in text:
+        return [cell.strip() for cell in text.split("\t")]
+    if "|" in text:
+        return [cell.strip() for cell in text.split("|")]
+    return [cell for cell in re.split(r"\s{2,}", text) if cell] if "  " in text else text.split()
+
+
+def _column_names(cells: Sequence[str]) -> list[str] | None:
+    """Return the metrics of a header's columns, "" for one that is none; None if it is no header."""
+    names = []
+    for cell in cells:
+        name = _name(cell.lower(), "")
+        names.append(name or "")
+    if len(names) < 2 or names[0] not in (STEP, EPOCH) or not any(name.endswith("loss") for name in names):
+        return None
+    return [name if name not in names[:i] else "" for i, name in enumerate(names)]
+
+
+def _cell(cell: str) -> float | None:
+    match = _NUMBER.fullmatch(cell.encode())
+    return _as_float(match[0]) if match else None

@@ -1,0 +1,75 @@
+"""Numbers as logs write them, to float64 and int64, by rules rather than by whatever ``float()`` accepts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.sources.json_text import INFINITY, NAN
+
+MAX_STEP = 2**53
+"""Largest step taken for one: beyond it float64 no longer counts."""
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,5})?", re.ASCII)
+_WORDS = {
+    "nan": math.nan,
+    "inf": math.inf,
+    "+inf": math.inf,
+    "-inf": -math.inf,
+    "infinity": math.inf,
+    "+infinity": math.inf,
+    "-infinity": -math.inf,
+}
+
+
+def as_float(value: Any) -> float | None:
+    """Return a logged value as float, None if it is no number.
+
+    Numbers, numbers in a string, and the words nan, inf and infinity in any case count; booleans, text, digits of other
+    scripts and ``1_000`` do not.
+    """
+    kind = type(value)
+    if kind is float:
+        return _restored(value)
+    if kind is int:
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    if kind is str and len(value) <= 64:
+        text = value.strip()
+        if _NUMBER.fullmatch(text):
+            return float(text)
+        return _WORDS.get(text.lower())
+    return None
+
+
+def as_step(value: Any) -> int | None:
+    """Return a logged step as int, None if it is no whole number from 0 to 2**53."""
+    number = as_float(value)
+    if number is None or not 0 <= number <= MAX_STEP or number != int(number):
+        return None
+    return int(number)
+
+
+def as_array(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+    """Return many logged values as float64 and which of them are numbers (None: all)."""
+    kinds = set(map(type, values))
+    if kinds <= {float, int}:
+        numbers = np.array(values, dtype=np.float64)
+        if numbers.size and (numbers.max() >= INFINITY or numbers.min() <= -INFINITY):
+            numbers = np.array([_restored(value) for value in numbers.tolist()], dtype=np.float64)
+        return numbers, None
+    each = [as_float(value) for value in values]
+    valid = np.array([value is not None for value in each], dtype=np.bool_)
+    return np.array([math.nan if value is None else value for value in each], dtype=np.float64), valid
+
+
+def _restored(value: float) -> float:
+    if abs(value) < INFINITY:
+        return value
+    return math.nan if value == NAN else math.copysign(math.inf, value) if abs(value) == INFINITY else value

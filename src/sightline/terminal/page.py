@@ -1,0 +1,226 @@
+"""The page of `sightline read`: one run, what became of it, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from sightline.decisions import Verdict
+from sightline.runs import Finding, Run, perplexity
+from sightline.terminal.chart import MIN_WIDTH, Marks, draw_chart, losses
+from sightline.terminal.layout import columns, fit, for_terminal, words_width, wrap
+from sightline.terminal.text import UNICODE, Glyphs, number_text, printable, short_number
+from sightline.terminal.words import (
+    FORMAT_NAMES,
+    PHASE_SENTENCES,
+    PHASE_STYLES,
+    SEVERITY_WORDS,
+    action_words,
+    equivalents_sentence,
+    keep_line,
+    last_sentence,
+    phase_line,
+    status_words,
+    unit,
+    value_near,
+    wasted_sentence,
+)
+
+MOST_DAMAGE_LINES = 5
+_WIDEST = 120
+
+
+def verdict_page(verdict: Verdict, *, width: int = 80, height: int = 14, glyphs: Glyphs = UNICODE) -> list[Text]:
+    """Lay a verdict out for a person.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        The run, its diagnosis and its decision.
+    width : int
+        Characters a line may take; under 40 the chart is left out.
+    height : int
+        Lines of the chart's plot.
+    glyphs : Glyphs
+        Signs the terminal can show.
+
+    Returns
+    -------
+    list of Text
+        Safe to print: whatever the log brought along is escaped.
+    """
+    run, diagnosis = verdict.run, verdict.diagnosis
+    text_width = words_width(min(width, _WIDEST), glyphs)
+    lines = [*_header(run, text_width), Text()]
+    lines += _verdict(verdict, text_width)
+    if width >= MIN_WIDTH and (run.train_loss is not None or run.eval_loss is not None):
+        best = None if diagnosis.best is None else diagnosis.best.step
+        lines += [
+            Text(),
+            *draw_chart(
+                losses(run.train_loss, run.eval_loss),
+                width=text_width,
+                height=height,
+                marks=Marks(best, diagnosis.onset),
+                glyphs=glyphs,
+                x_name=unit(run),
+            ),
+        ]
+    if numbers := list(_numbers(verdict, text_width)):
+        lines += [Text(), *numbers]
+    if facts := list(_facts(verdict, text_width)):
+        lines += [Text(), *facts]
+    if diagnosis.findings:
+        lines += [Text(), Text("What was found", style="bold")]
+        for finding in diagnosis.findings:
+            lines += _finding(finding, run, text_width)
+    if run.damage:
+        lines += [Text(), *_damage(run, text_width)]
+    return for_terminal(lines, glyphs, width)
+
+
+def _header(run: Run, width: int) -> Iterator[Text]:
+    yield Text(fit(printable(run.name) or "run", width), style="bold")
+    path = printable(run.path)
+    n_train = 0 if run.train_loss is None else len(run.train_loss)
+    n_eval = 0 if run.eval_loss is None else len(run.eval_loss)
+    facts = [printable(FORMAT_NAMES.get(run.format, run.format), 40)]
+    if run.last_step is not None:
+        planned = f" of {run.max_steps}" if run.max_steps and run.max_steps != run.last_step else ""
+        epoch = _last_epoch(run)
+        facts.append(f"{unit(run)} {run.last_step}{planned}" + ("" if epoch is None else f" (epoch {epoch:.3g})"))
+    facts += [_counted(n_train, "training loss", "es"), _counted(n_eval, "evaluation", "s"), status_words(run)]
+    if path != printable(run.name):
+        yield Text(fit(path, width), style="dim")
+    yield from wrap(" · ".join(facts), width, style="dim")
+
+
+def _last_epoch(run: Run) -> float | None:
+    """Return how often the run has seen its training rows, None where the log does not say or counts in epochs."""
+    curve = run.curves.get("epoch")
+    if run.step_unit != "step" or curve is None or not len(curve):
+        return None
+    last = float(curve.values[-1])
+    return last if 0 < last < 1e6 else None
+
+
+def _verdict(verdict: Verdict, width: int) -> Iterator[Text]:
+    """Say the phase, what it means, which checkpoint to keep and why."""
+    phase = verdict.diagnosis.phase
+    yield from wrap(phase_line(verdict), width, style=f"bold {PHASE_STYLES[phase]}")
+    yield from wrap(PHASE_SENTENCES[phase], width)
+    keep = keep_line(verdict)
+    if keep is not None:
+        yield from wrap(keep, width, first="→ Keep ", rest="  ", style="bold")
+    why = printable(verdict.decision.why, 400)
+    yield from wrap(f"{action_words(verdict)}: {why}", width, first="→ ", rest="  ")
+
+
+def _numbers(verdict: Verdict, width: int) -> Iterator[Text]:
+    """Set the losses at the best and at the last evaluation beside each other."""
+    run, best = verdict.run, verdict.diagnosis.best
+    evals = run.eval_loss
+    steps: list[tuple[str, int]] = []
+    if best is not None:
+        steps.append(("best", best.step))
+    if evals is not None and len(evals):
+        steps.append(("last", int(evals.steps[-1])))
+    elif run.train_loss is not None and len(run.train_loss):
+        steps.append(("last", int(run.train_loss.steps[-1])))
+    if len(steps) == 2 and steps[0][1] == steps[1][1]:
+        steps = [("best and last", steps[0][1])]
+    if not steps:
+        return
+    narrow = width < 60
+    rows = [
+        [
+            ("", ""),
+            *((f"{word} ({unit(run)} {step})" if not narrow else f"{word} {step}", "dim") for word, step in steps),
+        ]
+    ]
+    for label, short, values in _number_rows(run, [step for _, step in steps]):
+        rows.append([(short if narrow else label, ""), *((number_text(value), "bold") for value in values)])
+    yield from columns(rows, "l" + "r" * len(steps), gap=2 if narrow else 4, flexible=0, width=width)
+    if evals is not None and run.train_loss is not None and "probe_loss" not in run.curves:
+        yield from wrap(
+            "The gap compares a logged training loss (average over past steps, in training mode) with a validation "
+            "loss measured now: a small one means nothing.",
+            width,
+            style="dim",
+        )
+
+
+def _number_rows(run: Run, steps: list[int]) -> Iterator[tuple[str, str, list[float | None]]]:
+    """Yield the label, its short form and the value at each step."""
+    evals = [None if run.eval_loss is None else run.eval_loss.at(step) for step in steps]
+    probe = run.curves.get("probe_loss")
+    has_evals = any(value is not None for value in evals)
+    if has_evals:
+        yield f"validation loss ({printable(run.eval_metric, 24)})", "validation", evals
+        reported = run.curves.get("eval_loss_reported")
+        if reported is not None:
+            yield "as the Trainer reports it", "as reported", [reported.at(step) for step in steps]
+        if all(value is None or value >= 0 for value in evals):
+            exact = any(e.losses is not None for e in run.evaluations)
+            yield (
+                ("perplexity" if exact else "perplexity, exp(loss)"),
+                "perplexity",
+                [None if value is None else perplexity(value) for value in evals],
+            )
+    trains = [value_near(run.train_loss, step) for step in steps]
+    if run.train_loss is not None:
+        yield f"training loss ({printable(run.train_metric, 24)})", "training", trains
+    if probe is not None:
+        trains = [value_near(probe, step) for step in steps]
+        yield "training rows scored like validation", "probe", trains
+    gaps = [None if e is None or t is None else e - t for e, t in zip(evals, trains, strict=True)]
+    if has_evals and any(gap is not None for gap in gaps):
+        yield "gap: validation − training" + (" (equal terms)" if probe is not None else ""), "gap", gaps
+
+
+def _facts(verdict: Verdict, width: int) -> Iterator[Text]:
+    facts = (
+        ("Is the last as good? ", last_sentence(verdict)),
+        ("As good as the best: ", equivalents_sentence(verdict)),
+        ("Wasted: ", wasted_sentence(verdict)),
+    )
+    for label, sentence in facts:
+        if sentence is not None:
+            yield from wrap(sentence, width, first=label, rest="  ", style="bold")
+
+
+def _finding(finding: Finding, run: Run, width: int) -> Iterator[Text]:
+    word, style = SEVERITY_WORDS[finding.severity]
+    where = ""
+    if finding.from_step is not None:
+        to = finding.to_step
+        where = f", {unit(run)} {finding.from_step}" + (f" to {to}" if to not in (None, finding.from_step) else "")
+    head = f"{word:<8}  " if width >= 60 else f"{word}  "
+    indent = " " * (2 + (len(head) if width >= 60 else 2))
+    kind = printable(finding.kind, 60).replace("_", " ") + where
+    yield Text("  ").append(head, style=style).append(fit(kind, max(8, width - 2 - len(head))))
+    yield from wrap(printable(finding.message, 800), width, first=indent)
+    evidence = " · ".join(
+        f"{printable(name, 30).replace('_', ' ')} {_evidence_text(value)}"
+        for name, value in finding.evidence.items()
+        if value is not None
+    )
+    if evidence:
+        yield from wrap(evidence, width, first=indent, style="dim")
+
+
+def _evidence_text(value: float | int | str | None) -> str:
+    return short_number(value) if isinstance(value, float) else printable(value, 60)
+
+
+def _damage(run: Run, width: int) -> Iterator[Text]:
+    yield Text("What could not be read", style="bold")
+    for sentence in run.damage[:MOST_DAMAGE_LINES]:
+        yield from wrap(printable(sentence, 300), width, first="  • ")
+    if len(run.damage) > MOST_DAMAGE_LINES:
+        yield Text(f"  and {len(run.damage) - MOST_DAMAGE_LINES} more")
+
+
+def _counted(n: int, noun: str, plural: str) -> str:
+    return f"no {noun}{plural}" if n == 0 else f"{n} {noun}{'' if n == 1 else plural}"

@@ -1,0 +1,144 @@
+"""What a verdict means, in plain words: used by the page, the live display and the plain lines alike."""
+
+from __future__ import annotations
+
+from sightline.decisions import Verdict
+from sightline.runs import Action, Curve, Phase, Run, Severity, Status
+from sightline.terminal.text import number_text, percent, printable, steps_text
+
+PHASE_TITLES: dict[Phase, str] = {
+    Phase.UNDERFITTING: "STILL LEARNING (underfitting)",
+    Phase.HEALTHY: "HEALTHY",
+    Phase.OVERFITTING: "OVERFITTING (memorising)",
+    Phase.DIVERGED: "DIVERGED (the training broke)",
+    Phase.UNDECIDED: "UNDECIDED (too little to go by)",
+}
+
+PHASE_SENTENCES: dict[Phase, str] = {
+    Phase.UNDERFITTING: "The loss was still falling when last seen: stopping here would throw learning away.",
+    Phase.HEALTHY: "What the model learns also holds on rows it never saw: the validation loss falls or has settled.",
+    Phase.OVERFITTING: "The model learns its training rows by heart and gets worse on rows it never saw: the "
+    "validation loss has risen beyond its noise.",
+    Phase.DIVERGED: "The training loss blew up or is no number any more: what was learnt after that is lost.",
+    Phase.UNDECIDED: "The log does not hold enough to say how the run went.",
+}
+
+PHASE_STYLES: dict[Phase, str] = {
+    Phase.UNDERFITTING: "cyan",
+    Phase.HEALTHY: "green",
+    Phase.OVERFITTING: "red",
+    Phase.DIVERGED: "red",
+    Phase.UNDECIDED: "yellow",
+}
+
+SEVERITY_WORDS: dict[Severity, tuple[str, str]] = {
+    Severity.CRITICAL: ("CRITICAL", "bold red"),
+    Severity.WARNING: ("WARNING", "bold yellow"),
+    Severity.INFO: ("NOTE", "bold cyan"),
+}
+
+FORMAT_NAMES: dict[str, str] = {
+    "journal": "Sightline run folder",
+    "trainer_state": "Trainer state",
+    "console": "console output",
+    "tensorboard": "TensorBoard events",
+    "wandb": "Weights & Biases run",
+    "csv": "CSV",
+    "json": "JSON history",
+    "jsonl": "JSON lines",
+    "mlflow": "MLflow run",
+    "trackio": "trackio run",
+}
+
+
+def phase_line(verdict: Verdict, *, short: bool = False) -> str:
+    """Return the phase, how sure it is and since when, on one line; ``short`` leaves the explanation out."""
+    diagnosis = verdict.diagnosis
+    title = diagnosis.phase.value if short else PHASE_TITLES[diagnosis.phase]
+    if diagnosis.onset is not None:
+        title += f" since {unit(verdict.run)} {diagnosis.onset.step}"
+        if diagnosis.onset.low < diagnosis.onset.high:
+            title += f" (between {diagnosis.onset.low} and {diagnosis.onset.high})"
+    return title if diagnosis.confidence is None else f"{title}, {percent(diagnosis.confidence)} sure"
+
+
+def keep_line(verdict: Verdict) -> str | None:
+    """Say which checkpoint to keep, None where no evaluation tells."""
+    decision, run = verdict.decision, verdict.run
+    if decision.keep_step is None:
+        return None
+    loss = None if run.eval_loss is None else run.eval_loss.at(decision.keep_step)
+    valued = "" if loss is None else f", validation loss {number_text(loss)}"
+    what = f"{unit(run)} {decision.keep_step}{valued}"
+    if decision.keep_checkpoint is not None:
+        return f"{printable(decision.keep_checkpoint, 60)} ({what})"
+    saved = [c for c in run.checkpoints if not c.deleted]
+    if not saved:
+        return f"{what}; the log names no checkpoint of it"
+    wanted = decision.keep_step
+    nearest = min(saved, key=lambda c: (abs(c.step - wanted), c.step))
+    return f"{what}; no checkpoint was saved there, the nearest is {printable(nearest.path.name, 60)}"
+
+
+def action_words(verdict: Verdict) -> str:
+    """Return what to do in a word or two; a run that is over cannot be stopped."""
+    over = verdict.run.status in (Status.FINISHED, Status.STOPPED, Status.FAILED)
+    if verdict.decision.action is Action.STOP:
+        return "Stop" if not over else "Train no further"
+    return "Go on" if not over else "Why"
+
+
+def last_sentence(verdict: Verdict) -> str | None:
+    """Answer whether the last evaluation is as good as the best, None where there is no best."""
+    best, curve = verdict.diagnosis.best, verdict.run.eval_loss
+    if best is None or curve is None or not len(curve):
+        return None
+    name, step, value = unit(verdict.run), int(curve.steps[-1]), float(curve.values[-1])
+    if step == best.step:
+        return f"Yes: the last evaluation ({name} {step}) is the best one."
+    if value != value or abs(value) == float("inf"):
+        return f"No: the last evaluation ({name} {step}) is {number_text(value)}."
+    if step in best.equivalent_steps:
+        return f"Yes: {name} {step} cannot be told apart from the best by more than the noise."
+    above = value - best.eval_loss
+    share = f" ({percent(above / best.eval_loss)})" if best.eval_loss > 0 else ""
+    return f"No: {name} {step} is {number_text(above, 3)}{share} above the best."
+
+
+def equivalents_sentence(verdict: Verdict) -> str | None:
+    """Name the steps that are as good as the best one, None where there is no other."""
+    best = verdict.diagnosis.best
+    if best is None or len(best.equivalent_steps) < 2:
+        return None
+    steps = steps_text(best.equivalent_steps)
+    return steps if verdict.run.step_unit == "step" else steps.replace("step", unit(verdict.run))
+
+
+def wasted_sentence(verdict: Verdict) -> str | None:
+    """Say how much of the run came after its best step, None where nothing was wasted."""
+    wasted, best, last = verdict.diagnosis.wasted_fraction, verdict.diagnosis.best, verdict.run.last_step
+    if not wasted or best is None or last is None:
+        return None
+    name = unit(verdict.run)
+    return f"{percent(wasted)} of the run ({last - best.step} {name}s) came after the best {name}."
+
+
+def status_words(run: Run) -> str:
+    """Return how the run stands."""
+    reason = "" if not run.end_reason else f": {printable(run.end_reason, 120)}"
+    if run.status is Status.UNKNOWN:
+        return "end unknown" if not reason else f"ended{reason}"
+    return f"{run.status.value}{reason}"
+
+
+def unit(run: Run) -> str:
+    """Return what the steps of a run count: step, epoch, or entry of the log."""
+    return "entry" if run.step_unit == "index" else run.step_unit
+
+
+def value_near(curve: Curve | None, step: int) -> float | None:
+    """Return the value logged at a step, or the last one before it; the first one after it where there is none."""
+    if curve is None or not len(curve):
+        return None
+    before = curve.until(step)
+    return float(before.values[-1]) if len(before) else float(curve.values[0])

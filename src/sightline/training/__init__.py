@@ -1,0 +1,1 @@
+"""A fine-tune under watch: recipe, data, checks, the Trainer and the callback (extra: train)."""

@@ -1,0 +1,325 @@
+"""SightlineCallback: Trainer events to the journal, verdicts back to TrainerControl.
+
+It only translates: the recorder writes, ``judge_run`` decides. Whatever fails in here is reported once and never
+reaches the Trainer. Watching changes nothing of the training: no random number is drawn, no flag of another
+callback is cleared, and unless ``stop_early`` is asked for the run goes on whatever the verdict says.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sightline.decisions import Policy, Verdict, judge_run
+from sightline.journal import Recorder
+from sightline.runs import Action, Checkpoint, Evaluation, Run, Status
+from sightline.runs.names import canonical
+from sightline.training.display import Display, Silent
+from sightline.training.harmless import harmless, report_once
+from sightline.training.ranks import Ranks
+
+TRAINING_SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+"""What the Trainer logs once at the end; its ``train_loss`` there is an average over the session and no point."""
+
+SHOWN_EVERY_S = 0.25
+"""A display gets a new picture of the run after this many seconds."""
+
+_RECORDING: WeakValueDictionary[Path, Recorder] = WeakValueDictionary()
+"""Recorders that callbacks of this process have opened, by folder."""
+
+
+class SightlineCallback(TrainerCallback):  # type: ignore[misc]
+    """Watch a Trainer: record every metric, judge the run at every evaluation and, if asked, stop it.
+
+    Parameters
+    ----------
+    output_dir : path, optional
+        Where the run folder ``sightline/`` goes; the Trainer's own ``output_dir`` unless told.
+    stop_early : bool
+        Stop the training when the verdict says so. False (the default) only watches.
+    policy : Policy, optional
+        Thresholds of the decision.
+    display : Display, optional
+        Hears of every event; shows nothing unless told.
+    config : mapping, optional
+        Written to the journal beside the Trainer's own arguments.
+    recorder : Recorder, optional
+        An open recorder of the run to record into; opened in ``output_dir`` when training begins unless given.
+
+    Notes
+    -----
+    Under several processes rank 0 records and decides, and every rank hears the decision at the same event.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path | None = None,
+        *,
+        stop_early: bool = False,
+        policy: Policy | None = None,
+        display: Display | None = None,
+        config: Mapping[str, Any] | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.stop_early = stop_early
+        self.policy = policy or Policy()
+        self.display: Display = display or Silent()
+        self.config = dict(config or {})
+        self.recorder = recorder
+        self.verdict: Verdict | None = None
+        self.stopped_by_decision = False
+        self.ranks: Ranks | None = None
+        self._pending: Evaluation | None = None
+        self._ended = False
+        self._judged_step: int | None = None
+        self._begun = False
+        self._shown: Run | None = None
+        self._shown_at = 0.0
+
+    # -- what others may ask or tell ---------------------------------------------------------------------------
+
+    @property
+    def run(self) -> Run | None:
+        """The run as recorded so far; None before training has begun and on ranks that do not record."""
+        return None if self.recorder is None else self.recorder.run()
+
+    def receive(self, evaluation: Evaluation) -> None:
+        """Take the exact losses of the evaluation whose ``on_evaluate`` follows."""
+        self._pending = evaluation
+
+    @harmless
+    def tell_facts(self, facts: Mapping[str, Any]) -> None:
+        """Add to the journal what has become known of the run."""
+        if self.recorder is not None:
+            self.recorder.configure(config=facts)
+
+    def end(self, status: Status, reason: str | None) -> None:
+        """Write how the run ended, once."""
+        if self.recorder is not None and not self._ended:
+            self._ended = True
+            self.recorder.end(status, reason)
+
+    # -- Trainer events ----------------------------------------------------------------------------------------
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the journal, or go on with it from the step the Trainer resumes at."""
+        self._meet_ranks()
+        if state.is_world_process_zero:
+            self._open(args, state, kwargs.get("model"))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Record what the Trainer logs."""
+        if state.is_world_process_zero and logs:
+            self._record_log(args, state, logs)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Have the last step logged: the Trainer leaves steps after its last interval out of every line."""
+        if state.global_step >= state.max_steps > 0:
+            control.should_log = True
+        self._show_step(state.global_step)
+        return control
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> TrainerControl:
+        """Judge the run; rank 0 decides and every rank hears it here."""
+        stop = False
+        if state.is_world_process_zero:
+            stop = bool(self._judge(state.global_step))
+        if self.ranks is not None:
+            stop = self.ranks.told_by_first(stop)
+        if stop and self.stop_early:
+            self.stopped_by_decision = True
+            control.should_training_stop = True
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Record that a checkpoint was saved."""
+        if state.is_world_process_zero:
+            self._record_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write how the run ended."""
+        if state.is_world_process_zero:
+            self._close(state)
+
+    # -- each of these may fail without hurting the training -----------------------------------------------------
+
+    @harmless
+    def _meet_ranks(self) -> None:
+        if self.ranks is None:
+            self.ranks = Ranks()
+
+    @harmless
+    def _open(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
+        self._ended = False
+        self._judged_step = None
+        began_before, self._begun = self._begun, True
+        if self.recorder is not None:
+            if began_before:  # trainer.train() a second time: a new segment of the same run
+                self.recorder.segment(state.global_step)
+            else:
+                self.recorder.configure(config=self._facts(args, model), max_steps=state.max_steps)
+            return
+        folder = self.output_dir or Path(args.output_dir)
+        _let_go(folder)
+        self.recorder = Recorder.open(
+            folder,
+            config=self._facts(args, model),
+            name=folder.name,
+            resume=True,
+            from_step=state.global_step,
+            max_steps=state.max_steps,
+        )
+        _RECORDING[folder.resolve()] = self.recorder
+        if self.recorder.problem:
+            report_once(self, self.recorder.problem)
+        atexit.register(self._end_at_exit)
+
+    def _facts(self, args: TrainingArguments, model: Any) -> dict[str, Any]:
+        return {"arguments": args.to_dict(), "model": _model_facts(model), **self.config}
+
+    @harmless
+    def _record_log(self, args: TrainingArguments, state: TrainerState, logs: Mapping[str, Any]) -> None:
+        if self.recorder is None:
+            if self._ended or state.global_step > 0:
+                return
+            self._open(args, state, None)  # trainer.evaluate() before trainer.train()
+        if self.recorder is None:
+            return
+        numbers = {canonical(k): v for k, v in logs.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        if "train_runtime" in logs:
+            self.recorder.log(state.global_step, {k: numbers[k] for k in TRAINING_SUMMARY if k in numbers})
+            return
+        self.recorder.log(state.global_step, numbers)
+        if "loss" in logs:
+            self._show_log(state.global_step, numbers)
+
+    def _show_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Tell the display; the run so far is put together a few times a second at most, it has every point."""
+        assert self.recorder is not None
+        now = time.monotonic()
+        if self._shown is None or now - self._shown_at >= SHOWN_EVERY_S:
+            self._shown, self._shown_at = self.recorder.run(), now
+        self.display.logged(self._shown, step, metrics)
+
+    @harmless
+    def _show_step(self, step: int) -> None:
+        self.display.stepped(step)
+
+    @harmless
+    def _judge(self, step: int) -> bool:
+        if self.recorder is None:
+            return False
+        if self._pending is not None and self._pending.step == step:
+            self.recorder.evaluation(self._pending)
+        self._pending = None
+        if self._judged_step == step:  # several validation sets: one verdict a step
+            return False
+        self._judged_step = step
+        self.verdict = judge_run(self.recorder.run(), self.policy)
+        self.recorder.decision(step, self.verdict.diagnosis, self.verdict.decision)
+        self.display.evaluated(self.verdict)
+        return self.verdict.decision.action is Action.STOP
+
+    @harmless
+    def _record_checkpoint(self, folder: Path, step: int) -> None:
+        if self.recorder is not None:
+            size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+            self.recorder.checkpoint(Checkpoint(step, folder, size_bytes=size), "saved")
+
+    @harmless
+    def _close(self, state: TrainerState) -> None:
+        if self.stopped_by_decision and self.verdict is not None:
+            self.end(Status.STOPPED, self.verdict.decision.why)
+        elif state.global_step >= state.max_steps:
+            self.end(Status.FINISHED, None)
+        else:
+            self.end(Status.STOPPED, f"ended at step {state.global_step} of {state.max_steps}")
+
+    @harmless
+    def _end_at_exit(self) -> None:
+        """Say why, when the process ends without ``on_train_end``."""
+        error = getattr(sys, "last_value", None)
+        if isinstance(error, KeyboardInterrupt):
+            self.end(Status.STOPPED, "interrupted by SIGINT")
+        elif error is not None:
+            first_line = (str(error).splitlines() or [""])[0]
+            self.end(Status.FAILED, f"{type(error).__name__}: {first_line}")
+        else:
+            self.end(Status.FAILED, "the process ended before the training did")
+        if self.recorder is not None:
+            self.recorder.close()
+
+
+def watch(trainer: Any, *, stop_early: bool = False, policy: Policy | None = None) -> SightlineCallback:
+    """Watch a Trainer that already exists.
+
+    Parameters
+    ----------
+    trainer : transformers.Trainer
+        Any Trainer, TRL's included, before ``train()``.
+    stop_early : bool
+        Stop the training when the verdict says so.
+    policy : Policy, optional
+        Thresholds of the decision.
+
+    Returns
+    -------
+    SightlineCallback
+        The callback that was added, or the one that was already there.
+    """
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, SightlineCallback):
+            return callback
+    callback = SightlineCallback(stop_early=stop_early, policy=policy)
+    trainer.add_callback(callback)
+    return callback
+
+
+def _let_go(folder: Path) -> None:
+    """Close the recorder of a run of this process that has ended: a notebook trains into one folder again."""
+    earlier = _RECORDING.get(folder.resolve())
+    if earlier is not None and earlier.has_ended:
+        earlier.close()
+
+
+def _model_facts(model: Any) -> dict[str, Any]:
+    """Return what a reader of the journal will want to know of the model."""
+    if model is None:
+        return {}
+    parameters = list(model.parameters())
+    config = getattr(model, "config", None)
+    return {
+        "class": type(model).__name__,
+        "name_or_path": str(getattr(config, "_name_or_path", "")),
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "dtype": str(parameters[0].dtype).removeprefix("torch.") if parameters else None,
+    }

@@ -1,0 +1,51 @@
+"""The base model's weights, and the adapter that is put on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoModelForCausalLM
+
+from sightline.errors import ModelError
+from sightline.training.base_model import local_folder
+from sightline.training.hardware import Hardware
+from sightline.training.recipe import Recipe
+
+
+def load_model(recipe: Recipe, hardware: Hardware) -> tuple[Any, Any]:
+    """Load the base model.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Names the model and says whether an adapter is trained.
+    hardware : Hardware
+        Decides the precision.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        On the CPU; the Trainer moves it.
+    peft_config : peft.LoraConfig or None
+        None when all weights are trained.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded.
+    """
+    folder = local_folder(recipe.model_name_or_path)
+    source = str(folder or recipe.model_name_or_path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source, local_files_only=folder is not None, **recipe.model_arguments(hardware)
+        )
+    except Exception as error:  # loaders raise whatever the parser of the broken file raises
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{recipe.model_name_or_path}: its weights cannot be loaded: {first_line}") from None
+    lora = recipe.lora_arguments()
+    if lora is None:
+        return model, None
+    from peft import LoraConfig
+
+    return model, LoraConfig(**lora)

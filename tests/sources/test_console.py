@@ -1,0 +1,390 @@
+"""Captured terminals: the Trainer's dictionaries in every state of disorder, and what other programs print."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sightline.errors import UnknownLogFormat
+from sightline.runs import Run, Status
+from sightline.sources import read, read_runs
+from sightline.sources.console import dicts as dicts_module
+from sightline.sources.console import lines as lines_module
+from sightline.sources.console import parser as parser_module
+from sightline.sources.console.lines import Plans
+from sightline.sources.console.parser import Parser
+
+
+def trainer_text(
+    steps: int = 200,
+    *,
+    every: int = 10,
+    evaluate: int = 50,
+    per_epoch: float = 80.0,
+    strings: bool = False,
+    bars: bool = False,
+) -> str:
+    """Return what the Trainer prints, 4.x style or with numbers in quotes as 5.x does, with its bars or without."""
+
+    def bar(step: int) -> str:
+        return f"\r {100 * step // steps:3d}%|█████     | {step}/{steps} [00:01<00:02,  9.99it/s]"
+
+    def entry(values: dict[str, float]) -> str:
+        shown = {name: f"{value:.4g}" for name, value in values.items()} if strings else values
+        return ("\r" + " " * 40 + "\r" if bars else "") + str(shown) + "\n"
+
+    parts = []
+    for step in range(1, steps + 1):
+        parts.append(bar(step) if bars else "")
+        epoch = step / per_epoch if strings else round(step / per_epoch, 2)
+        if step % every == 0:
+            parts.append(entry({"loss": round(3 / step**0.5, 4), "learning_rate": 1e-4, "epoch": epoch}))
+            parts.append(bar(step) if bars else "")
+        if step % evaluate == 0:
+            parts.append(entry({"eval_loss": 2.0 + step / 1e4, "eval_runtime": 1.0, "epoch": epoch}))
+            parts.append(bar(step) if bars else "")
+    summary = {"train_runtime": 100.0, "train_steps_per_second": steps / 100, "train_loss": 1.0}
+    return "".join(parts) + entry({**summary, "epoch": steps / per_epoch if strings else round(steps / per_epoch, 2)})
+
+
+def read_text(tmp_path: Path, text: str | bytes, name: str = "train.log") -> Run:
+    """Read a text as a log."""
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read(path)
+
+
+def check_trainer(run: Run, steps: int = 200, every: int = 10, evaluate: int = 50) -> None:
+    """Check the curves of ``trainer_text``."""
+    assert run.curves["loss"].steps.tolist() == list(range(every, steps + 1, every))
+    assert run.curves["eval_loss"].steps.tolist() == list(range(evaluate, steps + 1, evaluate))
+    np.testing.assert_allclose(run.curves["loss"].values, 3 / run.curves["loss"].steps ** 0.5, rtol=2e-3)
+    assert run.step_unit == "step" and run.status is Status.FINISHED
+
+
+@pytest.mark.parametrize("strings", [False, True], ids=["4.x", "5.x"])
+@pytest.mark.parametrize("bars", [False, True], ids=["plain", "bars"])
+def test_steps_are_found(tmp_path: Path, strings: bool, bars: bool) -> None:
+    """Neither version prints steps: bars, or epochs with the closing summary, tell them."""
+    run = read_text(tmp_path, trainer_text(strings=strings, bars=bars))
+    check_trainer(run)
+    assert run.significant_digits == (4 if strings else None)
+
+
+def test_output_that_came_in_blocks(tmp_path: Path) -> None:
+    """Bars first and all dictionaries at the end, as a redirected run writes them: the bars do not mislead."""
+    text = trainer_text(bars=True)
+    entries = "".join(re.findall(r"\{.*\}\n", text))
+    check_trainer(read_text(tmp_path, re.sub(r"\{.*\}\n", "", text) + "\n" + entries))
+
+
+def test_banner_tells_the_steps_of_an_unfinished_run(tmp_path: Path) -> None:
+    """Without a summary the banner's totals turn epochs into steps; an evaluation's own banner does not interfere."""
+    banner = (
+        "***** Running training *****\n  Num examples = 640\n  Num Epochs = 5\n"
+        "  Total train batch size (w. parallel, distributed & accumulation) = 8\n  Total optimization steps = 400\n"
+    )
+    lines = trainer_text().splitlines(keepends=True)[:-1]
+    lines[6:6] = ["***** Running Evaluation *****\n  Num examples = 99\n  Batch size = 8\n"]
+    run = read_text(tmp_path, banner + "".join(lines))
+    assert run.curves["loss"].steps.tolist() == list(range(10, 201, 10))
+    assert run.max_steps == 400 and run.status is Status.UNKNOWN
+
+
+def test_unsloths_banner(tmp_path: Path) -> None:
+    """Unsloth prints its totals in a drawing."""
+    banner = r"""==((====))==  Unsloth 2025.1: Fast Llama patching.
+   \\   /|    Num examples = 640 | Num Epochs = 3 | Total steps = 240
+O^O/ \_/ \    Batch size per device = 2 | Gradient accumulation steps = 4
+"""
+    run = read_text(tmp_path, banner + "".join(trainer_text().splitlines(keepends=True)[:-1]))
+    assert run.curves["loss"].steps.tolist() == list(range(10, 201, 10)) and run.max_steps == 240
+
+
+DISORDERS = {
+    "timestamps": lambda text: re.sub(r"(?m)^\{", "2025-01-02 10:11:12,345 - INFO - trainer - {", text),
+    "slurm ranks": lambda text: re.sub(r"(?m)^\{(.*)$", r"0: {\1\n1: {\1", text),
+    "rank prefixes": lambda text: re.sub(r"(?m)^\{(.*)$", r"[rank0]: {\1\n[rank3]: {\1", text),
+    "colours": lambda text: re.sub(r"(?m)^\{(.*)$", "\x1b[1m\x1b[32m{" + r"\1" + "\x1b[0m", text),
+    "windows": lambda text: text.replace("\n", "\r\n"),
+    "old mac": lambda text: text.replace("\n", "\r"),
+    "padding": lambda text: text.replace("}", "}" + " " * 80),
+    "NUL": lambda text: text.replace("\n{", "\n\0{"),
+    "traceback": lambda text: (
+        text[:1500].rsplit("\n", 1)[0] + TRACEBACK + "\n" + text[len(text[:1500].rsplit("\n", 1)[0]) + 1 :]
+    ),
+    "nohup": lambda text: (
+        "nohup: ignoring input\n" + re.sub(r"(?m)\}$", "}\n/usr/lib/x.py:3: UserWarning: loss of rows", text)
+    ),
+    "numpy": lambda text: re.sub(r"'loss': ([0-9.]+)", r"'loss': np.float64(\1)", text),
+    "tensors": lambda text: re.sub(r"'eval_loss': ([0-9.]+)", r"'eval_loss': tensor(\1, device='cuda:0')", text),
+}
+TRACEBACK = (
+    '\nTraceback (most recent call last):\n  File "a.py", line 3, in <module>\n    loss = {"a": 1}\nKeyError: \'loss\''
+)
+
+
+@pytest.mark.parametrize("disorder", DISORDERS)
+def test_disorder(tmp_path: Path, disorder: str) -> None:
+    """What stands around, before and between the dictionaries does not change what they say."""
+    check_trainer(read_text(tmp_path, DISORDERS[disorder](trainer_text())))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    """PowerShell redirects in UTF-16, editors leave marks."""
+    check_trainer(read_text(tmp_path, trainer_text().encode(encoding)))
+
+
+def test_two_dictionaries_in_a_line_and_broken_ones(tmp_path: Path) -> None:
+    """Glued dictionaries are both read; one that another process wrote into is left out and counted."""
+    lines = trainer_text().splitlines()
+    lines[2] += lines.pop(3)
+    lines[5] = lines[5][:20] + "{'lo" + lines[5][20:25]
+    run = read_text(tmp_path, "\n".join(lines) + "\n")
+    assert {10, 20, 30, 40} <= set(run.curves["loss"].steps.tolist())
+    assert "1 broken" in run.damage[0]
+
+
+def test_a_dictionary_glued_to_a_bar(tmp_path: Path) -> None:
+    """A bar without a line end in front of a dictionary is still beside it."""
+    text = re.sub(r"\r +\r\{", "{", trainer_text(bars=True))
+    assert "it/s]{" in text
+    check_trainer(read_text(tmp_path, text))
+
+
+def test_asciinema_recording(tmp_path: Path) -> None:
+    """A recording holds the text in pieces, cut anywhere."""
+    text = trainer_text(bars=True)
+    pieces = [text[i : i + 37] for i in range(0, len(text), 37)]
+    events = [json.dumps([i / 10, "o", piece]) for i, piece in enumerate(pieces)]
+    check_trainer(read_text(tmp_path, "\n".join(['{"version": 2, "width": 80, "height": 24}', *events]), "a.cast"))
+
+
+def test_several_runs_in_one_file(tmp_path: Path) -> None:
+    """Runs one after the other are told apart, the last unfinished one too."""
+    path = tmp_path / "all.log"
+    unfinished = "".join(trainer_text(400).splitlines(keepends=True)[:9])
+    path.write_text(trainer_text() + "\nnext\n" + trainer_text(100) + unfinished)
+    runs, errors = read_runs([path])
+    assert not errors
+    assert [len(run.curves["loss"]) for run in runs] == [20, 10, 8]
+    assert [run.status for run in runs] == [Status.FINISHED, Status.FINISHED, Status.UNKNOWN]
+
+
+def test_resumed_run_in_one_file(tmp_path: Path) -> None:
+    """A requeued job that goes on from epoch 1.5 supersedes what it repeats."""
+    first = "".join(trainer_text(400).splitlines(keepends=True)[:20])
+    again = [line for line in trainer_text().splitlines(keepends=True) if float(line.split("'epoch': ")[1][:-2]) > 1.5]
+    run = read_text(tmp_path, first + "slurmstepd: requeued\n" + "".join(again))
+    assert run.curves["loss"].steps.tolist() == list(range(10, 201, 10))
+    assert len(run.segments) == 2
+
+
+def test_without_any_hint_points_are_counted(tmp_path: Path) -> None:
+    """Where nothing tells the steps of an epoch, losses are in their order and the run says so."""
+    run = read_text(tmp_path, "".join(trainer_text().splitlines(keepends=True)[:-1]))
+    assert run.step_unit == "index"
+    assert run.curves["loss"].steps.tolist() == list(range(1, 21))
+    assert run.curves["eval_loss"].steps.tolist() == [5, 10, 15, 20]
+
+
+PRINTED = {
+    "nanoGPT": (
+        "step 0: train loss 4.2, val loss 4.3\niter 0: loss 4.21, time 22.1ms, mfu -100.00%\n"
+        "iter 10: loss 3.9, time 20.0ms, mfu 3.2%\nstep 20: train loss 3.0, val loss 3.1\n"
+        "iter 20: loss 3.0, time 2ms, mfu 3%\n",
+        "step",
+        [0, 10, 20],
+        [0, 20],
+    ),
+    "modded-nanogpt": (
+        "step:0/100 val_loss:10.8 train_time:0ms step_avg:nanms\nstep:1/100 train_time:30ms step_avg:30ms\n"
+        "step:50/100 val_loss:5.5 train_time:9ms step_avg:9ms\nstep:100/100 val_loss:4.5 train_time:9ms step_avg:9ms\n",
+        "step",
+        [],
+        [0, 50, 100],
+    ),
+    "llm.c": (
+        "s:0 tel:10.9\ns:0 trl:10.96 lr:0.0 norm:15.1\ns:1 trl:10.8\ns:2 trl:10.5\ns:2 tel:10.6\n",
+        "step",
+        [0, 1, 2],
+        [0, 2],
+    ),
+    "torchtune": (
+        "Step 1 | loss:2.5 lr:2e-05 tokens_per_second_per_gpu:1000 \n"
+        "Step 2 | loss:2.4 lr:3e-05 tokens_per_second_per_gpu:9\n",
+        "step",
+        [1, 2],
+        [],
+    ),
+    "epochs": (
+        "Epoch 1: Train Loss 0.942, Train Acc 75.01%, Val Loss 0.704, Val Acc 79.21%\n"
+        "Epoch 2: Train Loss 0.581, Train Acc 82.67%, Val Loss 0.675, Val Acc 80.16%\n",
+        "epoch",
+        [1, 2],
+        [1, 2],
+    ),
+    "headers": (
+        "======== Epoch 1 / 2 ========\n  Average training loss: 0.77\nRunning Validation...\n"
+        "  Validation Loss: 0.60\n======== Epoch 2 / 2 ========\n  Average training loss: 0.55\n"
+        "Running Validation...\n  Validation Loss: 0.55\n",
+        "epoch",
+        [1, 2],
+        [1, 2],
+    ),
+    "litgpt": (
+        "Epoch 1 | iter 1 step 0 | loss train: 2.5, val: n/a | iter time: 100.0 ms\n"
+        "Epoch 1 | iter 2 step 1 | loss train: 2.4, val: 2.6 | iter time: 100.0 ms\n",
+        "step",
+        [0, 1],
+        [1],
+    ),
+    "megatron": (
+        " iteration      100/    5000 | samples: 2 | learning rate: 1.5E-04 | lm loss: 6.4E+00 | loss scale: 1.0 |\n"
+        " validation loss at iteration 100 | lm loss value: 6.5E+00 | lm loss PPL: 6.6E+02 |\n"
+        " iteration      200/    5000 | samples: 4 | learning rate: 1.5E-04 | lm loss: 5.4E+00 | loss scale: 1.0 |\n",
+        "step",
+        [100, 200],
+        [100],
+    ),
+    "notebook": (
+        "Step\tTraining Loss\tValidation Loss\n10\t2.5\tNo log\n20\t2.1\t2.4\n30\t1.9\t2.3\nTrainOutput(...)\n",
+        "step",
+        [10, 20, 30],
+        [20, 30],
+    ),
+    "tqdm": (
+        "".join(f"\rEpoch 0:  50%|█████     | {i}/4 [00:01<00:01,  2.00it/s, loss={3 - i / 10}]" for i in range(1, 5))
+        + "".join(
+            f"\rEpoch 1:  50%|█████     | {i}/4 [00:01<00:01, loss={2 - i / 10}, val_loss=2.5]" for i in range(1, 5)
+        ),
+        "step",
+        [1, 2, 3, 4, 5, 6, 7, 8],
+        [5],
+    ),
+}
+
+
+@pytest.mark.parametrize("program", PRINTED)
+def test_printed_lines(tmp_path: Path, program: str) -> None:
+    """Programs that say their losses in words are read, with what counts their lines."""
+    text, unit, train, evals = PRINTED[program]
+    run = read_text(tmp_path, text)
+    assert run.step_unit == unit
+    assert (run.train_loss.steps.tolist() if run.train_loss else []) == train
+    assert (run.eval_loss.steps.tolist() if run.eval_loss else []) == evals
+
+
+def test_values_of_printed_lines(tmp_path: Path) -> None:
+    """Exponents, NaN and thousands separators come out as numbers."""
+    text = "step 1,000: train loss 1.5e-3, val loss nan\nstep 2,000: train loss inf, val loss 2.0\n"
+    run = read_text(tmp_path, text)
+    assert run.curves["loss"].steps.tolist() == [1000, 2000]
+    assert run.curves["loss"].values.tolist() == [0.0015, math.inf]
+    assert math.isnan(run.curves["eval_loss"].values[0])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"weight loss 5 kg",
+        b"--loss-scale 1024",
+        b"Best validation loss: 0.25 at epoch 3",
+        b"val_loss improved from 0.5 to 0.4",
+        b"loss_fn = CrossEntropyLoss(0.1)",
+        b"the net loss 5 million in 2024",
+        b"loss scale: 65536.0",
+        b"final train loss: 0.3",
+    ],
+)
+def test_what_only_sounds_like_a_loss(line: bytes) -> None:
+    """Prose, settings and repeated results are no points."""
+    plan = Plans().of(line)
+    assert plan is None or not {"loss", "eval_loss"} & set(plan.names)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hello\n" * 50, "the loss was 3\nand then 4\n", '{"a": 1}\n{"loss_fn": "mse"}\n', "\0" * 5000]
+)
+def test_other_texts_are_no_logs(tmp_path: Path, text: str) -> None:
+    """A text that says no loss twice is not taken for a log."""
+    with pytest.raises(UnknownLogFormat):
+        read_text(tmp_path, text)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 200), st.sampled_from([1, 5, 10, 25, 50]), st.integers(20, 400), st.booleans())
+def test_steps_of_random_runs(n: int, every: int, per_epoch: int, strings: bool) -> None:
+    """Whatever the logging interval and the epoch's length, even steps come out where the epochs tell them apart."""
+    steps = n * every
+    text = trainer_text(steps, every=every, evaluate=10**9, per_epoch=per_epoch, strings=strings)
+    parser = Parser(Path("x"))
+    parser.feed(text.encode())
+    (run,) = parser.runs()
+    found = run.curves["loss"].steps
+    assert len(found) == n
+    if run.step_unit == "step":
+        doubt = per_epoch * max(0.006, 0.0006 * steps / per_epoch) + 1.5
+        assert float(np.abs(found - np.arange(every, steps + 1, every)).max()) <= max(doubt, 0.002 * steps + 1)
+
+
+def test_pieces_of_any_size_read_the_same() -> None:
+    """How a text is cut into pieces does not matter."""
+    content = trainer_text(bars=True).encode()
+    for size in (50, 333, 5000):
+        parser = Parser(Path("x"))
+        for begin in range(0, len(content), size):
+            parser.feed(content[begin : begin + size])
+        parser.end()
+        (run,) = parser.runs()
+        check_trainer(run)
+
+
+HOSTILE = [
+    *(
+        b"a",
+        b"0",
+        b" ",
+        b"'",
+        b"{'",
+        b"{'loss': ",
+        b"1,",
+        b"loss ",
+        b"epoch ",
+        b"\x1b[",
+        b"=",
+        b"|",
+        b"1/",
+        b"eval ",
+        b".1",
+    ),
+    *(b"-", b"e+", b"np.float64(", b"'a': 1", b"num examples ", b"rank ", b"nan"),
+]
+PATTERNS = {
+    name: value
+    for module in (parser_module, lines_module, dicts_module)
+    for name, value in vars(module).items()
+    if isinstance(value, re.Pattern)
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_no_expression_blows_up(name: str) -> None:
+    """100,000 hostile characters take every expression of this reader at most a moment."""
+    pattern = PATTERNS[name]
+    for piece in HOSTILE:
+        content = piece * (100_000 // len(piece))
+        text = content if isinstance(pattern.pattern, bytes) else content.decode()
+        began = time.process_time()
+        for _ in pattern.finditer(text):
+            pass
+        assert time.process_time() - began < 0.5, (name, piece)

@@ -1,0 +1,115 @@
+"""The page of one run, and the table of many, against their golden texts."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from dataclasses import replace
+
+import pytest
+from rich.cells import cell_len
+
+from sightline.runs import Status
+from sightline.terminal.page import verdict_page
+from sightline.terminal.table import by_usefulness, runs_table
+from sightline.terminal.text import ASCII
+from tests.terminal import verdicts
+from tests.terminal.golden import assert_golden
+
+
+@pytest.mark.parametrize("name", verdicts.ALL)
+def test_page_is_as_it_was(name):
+    """The whole page of each run at 100 columns."""
+    assert_golden(verdict_page(verdicts.ALL[name](), width=100), name)
+
+
+@pytest.mark.parametrize(("name", "width"), [("textbook", 40), ("diverged", 60), ("healthy", 30)])
+def test_page_on_a_narrow_terminal(name, width):
+    """Narrow pages keep all facts; under 40 columns the chart is left out."""
+    lines = verdict_page(verdicts.ALL[name](), width=width)
+    assert max(cell_len(line.plain) for line in lines) <= width
+    assert_golden(lines, f"{name}_{width}")
+
+
+@pytest.mark.parametrize("name", verdicts.ALL)
+def test_page_in_ascii(name):
+    """Without UTF-8 not one character beyond ASCII is left."""
+    lines = verdict_page(verdicts.ALL[name](), width=80, glyphs=ASCII)
+    assert all(line.plain.isascii() for line in lines)
+    assert_golden(lines, f"{name}_ascii")
+
+
+@pytest.mark.parametrize("width", [20, 40, 57, 80, 133, 250])
+@pytest.mark.parametrize("name", verdicts.ALL)
+def test_no_line_is_wider_than_asked(name, width):
+    """Whatever the width, no line sticks out."""
+    assert max(cell_len(line.plain) for line in verdict_page(verdicts.ALL[name](), width=width)) <= width
+
+
+def test_hostile_text_cannot_steer_the_terminal():
+    """No control, format or surrogate character of the log reaches the terminal, and markup stays text."""
+    lines = verdict_page(verdicts.hostile(), width=200)
+    text = "".join(line.plain for line in lines)
+    assert not {c for c in text if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}}
+    assert "[bold red]x[/]" in text and "\\x1b[2J" in text
+
+
+def test_a_million_points_are_drawn_at_once():
+    """The page of a run of a million points takes less than a second."""
+    verdict = verdicts.million()
+    began = time.process_time()
+    verdict_page(verdict, width=120)
+    assert time.process_time() - began < 1.0
+
+
+def test_a_run_that_is_over_is_not_told_to_stop():
+    """A finished run cannot be stopped any more."""
+    verdict = verdicts.textbook()
+    over = replace(verdict, run=replace(verdict.run, status=Status.FINISHED))
+    assert "→ Stop: " in _text(verdict_page(verdict)) and "→ Stop: " not in _text(verdict_page(over))
+
+
+def test_gap_comes_from_the_probe_where_there_is_one():
+    """On equal terms when training rows were scored like validation rows, with a warning otherwise."""
+    assert "equal terms" in _text(verdict_page(verdicts.healthy(), width=100))
+    textbook = _text(verdict_page(verdicts.textbook(), width=100))
+    assert "equal terms" not in textbook and "logged training loss" in textbook
+
+
+def test_nearest_checkpoint_is_named_when_the_best_step_was_not_saved():
+    """The page says that the best step is gone and what is nearest."""
+    verdict = verdicts.textbook()
+    run = replace(verdict.run, checkpoints=tuple(c for c in verdict.run.checkpoints if c.step != 600))
+    lost = replace(verdict, run=run, decision=replace(verdict.decision, keep_checkpoint=None))
+    text = " ".join(_text(verdict_page(lost, width=100)).split())
+    assert "no checkpoint was saved there, the nearest is checkpoint-1500" in text
+
+
+def test_table_of_many_runs():
+    """One line a run, what went wrong first, and a count of each phase."""
+    judged = [make() for name, make in verdicts.ALL.items() if name != "million"]
+    assert_golden(runs_table(judged, width=100), "table")
+    phases = [verdict.diagnosis.phase.value for verdict in by_usefulness(judged)]
+    assert phases == ["diverged", "overfitting", "overfitting", "underfitting", "healthy", "undecided"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 70, 120])
+def test_table_keeps_its_width(width):
+    """Columns are left out and names shortened before a line sticks out."""
+    judged = [make() for name, make in verdicts.ALL.items() if name != "million"]
+    widest = max(cell_len(line.plain) for line in runs_table(judged, width=width))
+    assert widest <= width
+
+
+def test_runs_of_one_name_are_told_apart_by_their_path():
+    """Two runs called alike stand in the table by their paths."""
+    from pathlib import Path
+
+    verdict = verdicts.healthy()
+    twins = [replace(verdict, run=replace(verdict.run, path=Path(f"{where}/run"), name="run")) for where in "ab"]
+    text = _text(runs_table(twins, width=120))
+    assert "a/run" in text and "b/run" in text
+
+
+def _text(lines) -> str:
+    return "\n".join(line.plain for line in lines)
