@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from test_trainer_state import history, write_state
-from writers import event, event_file
 
 from sightline.errors import SourceError, UnknownLogFormat
 from sightline.sources import Found, find, read, read_runs
 from sightline.sources.cache import SETTLED_NS, Cache, cache_folder
+from tests.sources.test_trainer_state import history, write_state
+from tests.sources.writers import event, event_file
 
 
 def test_a_bad_file_hides_no_other(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_trainer_state import history, write_state
-from writers import WandbLog, event, file_version
 
 from sightline.errors import UsageError
 from sightline.sources import follow as follow_module
 from sightline.sources.follow import Follower
+from tests.sources.test_trainer_state import history, write_state
+from tests.sources.writers import WandbLog, event, file_version
 
 
 def console_line(step: int) -> bytes:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_console import PRINTED, trainer_text
-from test_trainer_state import history
-from writers import WandbLog, event, file_version
 
 from sightline.errors import SourceError
 from sightline.runs import Run
 from sightline.sources.readers import READERS, all_runs
+from tests.sources.test_console import PRINTED, trainer_text
+from tests.sources.test_trainer_state import history
+from tests.sources.writers import WandbLog, event, file_version
 
 FEW, MANY = 150, 100_000
 SLOWEST_S = 2.0

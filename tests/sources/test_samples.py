@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sightline.sources import read
+from tests.samples.make_goldens import SAMPLES, golden_file, read_as_golden
 
 SAMPLES_FOLDER = Path(__file__).parents[1] / "samples"
-sys.path.insert(0, str(SAMPLES_FOLDER))
-from make_goldens import SAMPLES, golden_file, read_as_golden  # noqa: E402
 
 
 def _id(sample: Path) -> str:

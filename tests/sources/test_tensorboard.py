@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from writers import event, event_file, field, framed
 
 from sightline.errors import MalformedLog
 from sightline.runs import Run
 from sightline.sources import read, read_runs
 from sightline.sources.crc32c import masked_crc32c
 from sightline.sources.tensorboard import Parser
+from tests.sources.writers import event, event_file, field, framed
 
 NAME = "events.out.tfevents.1700000000.host.1.0"
 

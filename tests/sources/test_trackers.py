@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from test_trainer_state import history, write_state
-from writers import event, event_file
 
 from sightline.errors import SourceError, UnknownLogFormat
 from sightline.runs import Status
 from sightline.sources import hub, read, read_runs
+from tests.sources.test_trainer_state import history, write_state
+from tests.sources.writers import event, event_file
 
 
 def mlflow_run(folder: Path, name: str = "a", status: int = 3) -> Path:

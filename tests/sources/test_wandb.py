@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from writers import WandbLog, field, varint
 
 from sightline.errors import MalformedLog
 from sightline.runs import Status
 from sightline.sources import read, read_runs
 from sightline.sources.wandb import Parser
+from tests.sources.writers import WandbLog, field, varint
 
 
 def log_of(steps: range, padding: int = 0) -> WandbLog:
