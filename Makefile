@@ -1,7 +1,7 @@
 # make demo    set everything up and run the main job on the embedded model, offline once the packages are in
 # make test    set everything up and run the tests
 # make check   ruff, mypy --strict, import contracts, tests
-# make test-all  the slow tests too
+# make test-all  the slow tests too; their table of trials goes into docs/reliability.md
 # make bench   every benchmark, peers measured in the same run
 #
 # Each target makes the environment it needs once; a second run installs nothing.
@@ -43,7 +43,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --reliability docs/reliability.md $(ARGS)
 
 check: lint types contracts test
 

@@ -1,4 +1,4 @@
-"""What every test shares: threads that do not fight, and no hub."""
+"""What every test shares: threads that do not fight, no hub, and the table of trials."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+
+from tests.trials import pytest_addoption, pytest_terminal_summary, trials
+
+__all__ = ["pytest_addoption", "pytest_terminal_summary", "shared", "trials"]
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
