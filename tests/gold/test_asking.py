@@ -121,7 +121,7 @@ def test_an_end_token_that_was_never_learnt_is_told(tiny_models, tmp_path):
     from transformers import LlamaForCausalLM
 
     endless = LlamaForCausalLM.from_pretrained(tiny_models.base)
-    tiny.teach(endless, tiny.questions(), 60, 1e-2, with_end=False)
+    tiny.teach(endless, tiny.questions(), with_end=False)
     folder = tiny.save(endless, tmp_path / "endless")
     judgement = judge_models(gold(), Models(str(tiny_models.base)), [Candidate(folder, "endless")], evaluate)
     assert judgement.comparisons[0].tuned.value < 0.1

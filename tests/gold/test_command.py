@@ -109,12 +109,22 @@ def test_exit_code_1_only_where_it_is_asked_for(judge, tiny_models):
 
 def test_forgetting_is_measured_on_the_text_given(judge, tiny_models, tmp_path):
     """Plain text by its paragraphs, or the text column of rows; the exit code on request."""
+    texts = [f"Once upon a time there were {i} old men." for i in range(20)]
     text = tmp_path / "general.txt"
-    text.write_text("\n\n".join(f"Once upon a time there were {i} old men." for i in range(20)))
-    words = ["--tuned", tiny_models.whole, "--base", tiny_models.base, "--forgetting", text]
+    text.write_text("\n\n".join(texts))
+    teller = tiny.base_model(seed=2)
+    tiny.teach(teller, [{"prompt": t[:1], "completion": t[1:]} for t in texts], 40)
+    tuned = ["--tuned", tiny_models.whole]
+    words = [*tuned, "--base", tiny.save(teller, tmp_path / "teller"), "--forgetting", text]
     code, page, _ = judge(tiny_models.gold, *words, "--fail-on", "forgot")
-    assert "20 texts" in " ".join(page.split())
-    assert (code == 1) is ("It forgot" in page)
+    told = " ".join(page.split())
+    assert "It forgot: its loss on general text rose" in told
+    assert "20 texts" in told
+    assert code == 1
+    words = ["--tuned", tmp_path / "teller", "--base", tiny_models.whole, "--forgetting", text]
+    code, page, _ = judge(tiny_models.gold, *words, "--fail-on", "forgot")
+    assert "It forgot nothing: its loss on general text fell" in " ".join(page.split())
+    assert code == 0
     rows = tiny.write_rows(tmp_path / "general.jsonl", [{"text": "Once upon a time"}, {"text": "there were men"}])
     words[-1] = rows
     _, out, _ = judge(tiny_models.gold, *words, "--json")

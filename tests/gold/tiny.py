@@ -15,6 +15,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 COLOURS = ("red", "green", "blue", "white")
 END = "<|end|>"
+RATE = 5e-3
+KNOWN_LOSS = 0.03
+"""Nats per token at which every answer is given right."""
+MOST_STEPS = 2000
 
 
 def questions(n: int = 40, seed: int = 0) -> list[dict[str, Any]]:
@@ -53,11 +57,14 @@ def base_model(seed: int = 0, *, context: int = 96, hidden: int = 48) -> LlamaFo
         eos_token_id=0,
         pad_token_id=1,
     )
-    return LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():  # so that logits of size 20 are within reach: an adapter can then be sure of its answers
+        model.model.embed_tokens.weight.mul_(20)
+    return model
 
 
-def teach(model: Any, rows: Sequence[dict[str, Any]], steps: int, rate: float, *, with_end: bool = True) -> None:
-    """Train on all rows at once, completions only."""
+def teach(model: Any, rows: Sequence[dict[str, Any]], steps: int | None = None, *, with_end: bool = True) -> None:
+    """Train on all rows at once, completions only: so many steps, or until they are known by heart."""
     read = tokenizer()
     encoded = []
     for row in rows:
@@ -68,12 +75,17 @@ def teach(model: Any, rows: Sequence[dict[str, Any]], steps: int, rate: float, *
     ids = torch.tensor([row + [1] * (longest - len(row)) for row, _ in encoded])
     labels = torch.tensor([row + [-100] * (longest - len(row)) for _, row in encoded])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row, _ in encoded])
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
     model.train()
-    for _ in range(steps):
-        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+    for _ in range(MOST_STEPS if steps is None else steps):
+        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        if steps is None and loss.item() < KNOWN_LOSS:
+            break
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+    else:
+        assert steps is not None, f"not learnt in {MOST_STEPS} steps: loss {loss.item():.3f}"
     model.eval()
 
 
@@ -90,12 +102,12 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def with_adapter(base: Path, rows: Sequence[dict[str, Any]], steps: int, folder: Path, **options: Any) -> Path:
-    """Teach a LoRA adapter on a saved base model, and save it."""
+def with_adapter(base: Path, rows: Sequence[dict[str, Any]], steps: int | None, folder: Path, **options: Any) -> Path:
+    """Teach a LoRA adapter on a saved base model, some steps or until it knows the rows, and save it."""
     torch.manual_seed(1)
     model = LlamaForCausalLM.from_pretrained(base)
     settings = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options
     tuned = get_peft_model(model, LoraConfig(**settings))
-    if steps:
-        teach(tuned, rows, steps, 1e-2)
+    if steps != 0:
+        teach(tuned, rows, steps)
     return save(tuned, folder)
