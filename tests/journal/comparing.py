@@ -20,6 +20,7 @@ def plain(run: Run) -> dict[str, Any]:
         },
         "evaluations": [_evaluation(evaluation) for evaluation in run.evaluations],
         "checkpoints": [(c.step, str(c.path), c.size_bytes, c.verified, c.deleted) for c in run.checkpoints],
+        "judgements": repr(run.judgements),
         "segments": [(segment.from_step, segment.started) for segment in run.segments],
         "status": run.status.value,
         "end_reason": run.end_reason,

@@ -56,7 +56,7 @@ def test_the_python_examples_run(code, monkeypatch):
     elif "np.fromfile" in code:
         assert len(names["rows"]) == 6 and abs(names["rows"].sum() / 64 - 2.5078125) < 1e-6
     else:
-        assert names["run"].name == "sample" and len(names["new"]) == 39
+        assert names["run"].name == "sample" and len(names["new"]) == 40
 
 
 def test_the_recording_example_runs(tmp_path, monkeypatch):

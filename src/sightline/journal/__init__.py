@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sightline.journal.afterwards import add_judgement
     from sightline.journal.assembly import FOLDER, NAME
     from sightline.journal.history import rebuild
     from sightline.journal.lines import FORMAT
@@ -25,6 +26,7 @@ __all__ = [
     "Masker",
     "PlainRun",
     "Recorder",
+    "add_judgement",
     "read",
     "read_lines",
     "rebuild",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "add_judgement": "afterwards",
     "FOLDER": "assembly",
     "NAME": "assembly",
     "rebuild": "history",

@@ -22,6 +22,7 @@ from sightline.journal.lines import (
     CheckpointLine,
     EndLine,
     EvalLine,
+    GoldLine,
     Line,
     LogLine,
     Rows,
@@ -218,6 +219,8 @@ class RunAssembler:
         elif isinstance(line, AlertLine):
             if line.finding.kind == LINES_DROPPED:
                 self._add_damage(line.finding.message)
+        elif isinstance(line, GoldLine):
+            builder.judgement(line.judgement)
         elif isinstance(line, EndLine):
             self._end = line
         elif isinstance(line, LogLine):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
+from sightline.journal.gold import judgement_of
 from sightline.journal.judgement import decision_of, diagnosis_of, finding_of
 from sightline.journal.values import (
     from_json_number,
@@ -28,6 +29,7 @@ from sightline.journal.values import (
     whole_number,
 )
 from sightline.runs import Decision, Diagnosis, Finding, Status
+from sightline.runs.gold import Judgement
 
 FORMAT = 1
 """Version of the format on disk that this Sightline writes."""
@@ -251,6 +253,18 @@ class DecisionLine(Line):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GoldLine(Line):
+    """What a gold set says of the run's checkpoints; comes after the end where the run was judged later."""
+
+    kind: ClassVar[str] = "gold"
+    judgement: Judgement
+
+    @classmethod
+    def _fields(cls, payload: Mapping[str, Any]) -> dict[str, Any]:
+        return {"judgement": judgement_of(mapping(payload["judgement"]))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AlertLine(Line):
     """A finding worth telling at once, among them what the recorder itself had to refuse or drop."""
 
@@ -302,6 +316,7 @@ KINDS: dict[str, type[Line]] = {
         EvalLine,
         CheckpointLine,
         DecisionLine,
+        GoldLine,
         AlertLine,
         HeartbeatLine,
         EndLine,

@@ -18,7 +18,7 @@ __all__ = ["NAME", "JournalFollower", "journal_of", "read", "read_lines", "recog
 _CHUNK_BYTES = 2**20
 _SNIFF_BYTES = 2**16
 _LINE = re.compile(
-    rb'^\{"kind":"(?:run|segment|log|eval|checkpoint|decision|alert|heartbeat|end)","seq":\d+,"t":', re.MULTILINE
+    rb'^\{"kind":"(?:run|segment|log|eval|checkpoint|decision|gold|alert|heartbeat|end)","seq":\d+,"t":', re.MULTILINE
 )
 
 

@@ -23,6 +23,7 @@ from sightline.errors import SightlineError
 from sightline.journal.assembly import FOLDER, NAME, VALUE_REFUSED, RunAssembler
 from sightline.journal.environment import describe
 from sightline.journal.examples import as_stored
+from sightline.journal.gold import judgement_as_json, judgement_of
 from sightline.journal.judgement import decision_as_json, diagnosis_as_json, finding_as_json
 from sightline.journal.lifetime import HEARTBEAT_S, Heartbeat, how_it_ended, unwatch, watch
 from sightline.journal.lines import FORMAT, CheckpointEvent
@@ -44,6 +45,7 @@ from sightline.runs import (
     Severity,
     Status,
 )
+from sightline.runs.gold import Judgement
 
 _STEP_LIMIT = 2**63
 _NOTE_LIMIT = 200
@@ -307,6 +309,14 @@ class Recorder:
             step=None if step is None else step_value(step),
             finding=self._masker.json(finding_as_json(finding)),
         )
+
+    @_harmless
+    def gold(self, judgement: Judgement) -> None:
+        """Record what a gold set says of the run, then ``fsync``; it may come after the end."""
+        payload = self._masker.json(judgement_as_json(judgement))
+        self._writer.record("gold", judgement=payload)
+        self._builder.judgement(judgement_of(payload))
+        self._writer.sync()
 
     @_harmless
     def segment(self, from_step: int) -> None:

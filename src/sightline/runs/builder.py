@@ -18,6 +18,7 @@ import numpy as np
 from sightline.runs.checkpoint import Checkpoint
 from sightline.runs.curve import Curve
 from sightline.runs.evaluation import Evaluation
+from sightline.runs.gold import Judgement
 from sightline.runs.run import Run, Segment, Status
 
 
@@ -64,6 +65,7 @@ class RunBuilder:
     _points: dict[str, _Points] = field(default_factory=dict)
     _evaluations: dict[int, Evaluation] = field(default_factory=dict)
     _checkpoints: dict[int, Checkpoint] = field(default_factory=dict)
+    _judgements: list[Judgement] = field(default_factory=list)
     _segments: list[Segment] = field(default_factory=list)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -96,11 +98,16 @@ class RunBuilder:
         """Add a checkpoint, or replace what was known of the one at its step."""
         self._checkpoints[checkpoint.step] = checkpoint
 
+    def judgement(self, judgement: Judgement) -> None:
+        """Add what a gold set says."""
+        self._judgements.append(judgement)
+
     def segment(self, segment: Segment) -> None:
         """Begin a start or a resume: points after its step are superseded and leave the curves."""
         for points in self._points.values():
             points.drop_after(segment.from_step)
         self._evaluations = {s: e for s, e in self._evaluations.items() if s <= segment.from_step}
+        self._judgements.clear()  # the run goes on: what was said of its checkpoints is to be said anew
         self._segments.append(segment)
         self.status, self.end_reason = Status.UNKNOWN, None
 
@@ -113,6 +120,7 @@ class RunBuilder:
             curves={name: points.curve() for name, points in self._points.items() if points.steps},
             evaluations=tuple(self._evaluations[s] for s in sorted(self._evaluations)),
             checkpoints=tuple(self._checkpoints[s] for s in sorted(self._checkpoints)),
+            judgements=tuple(self._judgements),
             segments=tuple(self._segments),
             config=dict(self.config),
             status=self.status,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from sightline.runs.checkpoint import Checkpoint
 from sightline.runs.curve import Curve
 from sightline.runs.evaluation import Evaluation
+from sightline.runs.gold import Judgement
 
 
 class Status(StrEnum):
@@ -53,6 +54,8 @@ class Run:
     """Evaluations whose losses are known exactly, by ascending step; other logs only have the ``eval_loss`` curve."""
     checkpoints: tuple[Checkpoint, ...] = ()
     """Saved states by ascending step."""
+    judgements: tuple[Judgement, ...] = ()
+    """What gold sets say of its checkpoints, the newest last."""
     segments: tuple[Segment, ...] = ()
     """Starts and resumes in order."""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -96,6 +99,7 @@ class Run:
             curves={name: cut for name, curve in self.curves.items() if len(cut := curve.until(step))},
             evaluations=tuple(e for e in self.evaluations if e.step <= step),
             checkpoints=tuple(c for c in self.checkpoints if c.step <= step),
+            judgements=(),
             segments=tuple(s for s in self.segments if s.from_step <= step),
             status=Status.RUNNING,
             end_reason=None,

@@ -33,6 +33,7 @@ from sightline.runs import (
     Severity,
     Status,
 )
+from sightline.runs.gold import Choice, Comparison, Forgetting, GoldAnswer, GoldScore, Judgement, StepScore
 
 HERE = Path(__file__).parent
 PROCESS = {"pid": 4242, "host": "example", "boot_id": "a-boot", "pid_namespace": "pid:[1]", "start_ticks": 99}
@@ -63,6 +64,7 @@ def write_sample(output_dir: Path) -> None:
         steps(recorder, output_dir, 41, 60)
         recorder.beat(0.0)
         recorder.end(Status.STOPPED, "validation loss has turned up since step 40")
+        recorder.gold(judgement())
         recorder.close()
     (output_dir / "sightline" / "history.parquet").unlink()
 
@@ -107,6 +109,28 @@ def verdict(step: int) -> tuple[Diagnosis, Decision]:
     return diagnosis, Decision(Action.STOP, 40, "checkpoint-40", "it rises since step 40")
 
 
+def judgement() -> Judgement:
+    """Return what a gold set says of checkpoint-40."""
+    base, tuned = GoldScore("exact_match", 0.0, 60, step=0), GoldScore("exact_match", 0.5, 60, "checkpoint-40", 40)
+    numbers = {"difference": 0.5, "low": 0.375, "high": 0.625, "confidence": 0.95, "p_value": 2.0**-29}
+    comparison = Comparison(
+        metric="exact_match", answer=GoldAnswer.BETTER, base=base, tuned=tuned, **numbers, p_adjusted=2.0**-29,
+        test="mcnemar_exact", wins=30, losses=0, ties=30, detectable=0.25,
+    )  # fmt: skip
+    forgot = Forgetting(GoldAnswer.WORSE, "checkpoint-40", 40, 1.5, 2.5, 1.0, 0.75, 1.25, 0.95, 0.001, 0.001, 9, 900)
+    return Judgement(
+        gold="gold.jsonl",
+        n=60,
+        base="base",
+        comparisons=(comparison,),
+        forgetting=(forgot,),
+        by_step=(StepScore(40, "checkpoint-40", 0.5, 2.0), StepScore(60, "checkpoint-60", math.nan, None)),
+        choice=Choice("checkpoint-40", 40, "it has the best exact_match", "checkpoint-40", 40),
+        findings=(Finding("gold_size", Severity.INFO, "60 rows show a difference of 25 points"),),
+        predictions="run/sightline/gold.jsonl",
+    )
+
+
 def golden(run: Run) -> dict[str, Any]:
     """Return everything the sample reads to, floats as their shortest text."""
     return {
@@ -132,6 +156,7 @@ def golden(run: Run) -> dict[str, Any]:
             }
             for e in run.evaluations
         ],
+        "judgements": [repr(j) for j in run.judgements],
         "checkpoints": [[c.step, c.path.name, c.size_bytes, c.verified, c.deleted] for c in run.checkpoints],
         "damage": list(run.damage),
     }
