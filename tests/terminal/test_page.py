@@ -113,3 +113,16 @@ def test_runs_of_one_name_are_told_apart_by_their_path():
 
 def _text(lines) -> str:
     return "\n".join(line.plain for line in lines)
+
+
+def test_the_reason_of_the_end_is_said_once():
+    """A run that its own verdict stopped does not give the same sentence twice; another reason is kept whole."""
+    verdict = verdicts.ALL["textbook"]()
+    why = verdict.decision.why
+
+    def page(reason):
+        told = replace(verdict, run=replace(verdict.run, status=Status.STOPPED, end_reason=reason))
+        return " ".join(" ".join(line.plain.split()) for line in verdict_page(told, width=100))
+
+    assert page(why).count(why) == 1 and "stopped early" in page(why)
+    assert "stopped: the disk was full" in page("the disk was full")

@@ -52,7 +52,7 @@ def verdict_page(verdict: Verdict, *, width: int = 80, height: int = 14, glyphs:
     """
     run, diagnosis = verdict.run, verdict.diagnosis
     text_width = words_width(min(width, _WIDEST), glyphs)
-    lines = [*_header(run, text_width), Text()]
+    lines = [*_header(run, text_width, verdict.decision.why), Text()]
     lines += _verdict(verdict, text_width)
     if width >= MIN_WIDTH and (run.train_loss is not None or run.eval_loss is not None):
         best = None if diagnosis.best is None else diagnosis.best.step
@@ -80,7 +80,7 @@ def verdict_page(verdict: Verdict, *, width: int = 80, height: int = 14, glyphs:
     return for_terminal(lines, glyphs, width)
 
 
-def _header(run: Run, width: int) -> Iterator[Text]:
+def _header(run: Run, width: int, why: str) -> Iterator[Text]:
     yield Text(fit(printable(run.name) or "run", width), style="bold")
     path = printable(run.path)
     n_train = 0 if run.train_loss is None else len(run.train_loss)
@@ -90,7 +90,7 @@ def _header(run: Run, width: int) -> Iterator[Text]:
         planned = f" of {run.max_steps}" if run.max_steps and run.max_steps != run.last_step else ""
         epoch = _last_epoch(run)
         facts.append(f"{unit(run)} {run.last_step}{planned}" + ("" if epoch is None else f" (epoch {epoch:.3g})"))
-    facts += [_counted(n_train, "training loss", "es"), _counted(n_eval, "evaluation", "s"), status_words(run)]
+    facts += [_counted(n_train, "training loss", "es"), _counted(n_eval, "evaluation", "s"), status_words(run, why)]
     if path != printable(run.name):
         yield Text(fit(path, width), style="dim")
     yield from wrap(" · ".join(facts), width, style="dim")

@@ -123,9 +123,11 @@ def wasted_sentence(verdict: Verdict) -> str | None:
     return f"{percent(wasted)} of the run ({last - best.step} {name}s) came after the best {name}."
 
 
-def status_words(run: Run) -> str:
-    """Return how the run stands."""
-    reason = "" if not run.end_reason else f": {printable(run.end_reason, 120)}"
+def status_words(run: Run, told_below: str = "") -> str:
+    """Return how the run stands, without its reason where the page gives it below."""
+    if run.end_reason and run.end_reason == told_below:
+        return f"{run.status.value} early"
+    reason = "" if not run.end_reason else f": {printable(run.end_reason, 200)}"
     if run.status is Status.UNKNOWN:
         return "end unknown" if not reason else f"ended{reason}"
     return f"{run.status.value}{reason}"
