@@ -33,13 +33,13 @@ def test_watching_changes_no_weight_and_no_loss(tmp_path):
 
 
 def test_the_journal_holds_what_the_trainer_logged(tmp_path):
-    """Every logged value stands at its step in the run read back."""
+    """Every logged value stands at its step in the run read back; the Trainer's eval_loss beside the exact one."""
     trainer = tiny_trainer(tmp_path, callbacks=[SightlineCallback()])
     trainer.train()
     run = reader.read(tmp_path)
     for name in RECORDED:
         logged = {e["step"]: e[name] for e in trainer.state.log_history if name in e}
-        curve = run.curves[name]
+        curve = run.curves["eval_loss_reported" if name == "eval_loss" else name]
         assert dict(zip(curve.steps.tolist(), curve.values.tolist(), strict=True)) == logged
     assert run.status is Status.FINISHED
     assert "train_loss" not in run.curves

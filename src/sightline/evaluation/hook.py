@@ -22,11 +22,15 @@ from torch import nn
 from sightline.errors import ModelError
 from sightline.evaluation.batches import IGNORED
 from sightline.evaluation.models import Kind, base_model, kind_of
-from sightline.evaluation.ways import losses_from_logits
+from sightline.evaluation.ways import losses_from_logits, losses_of_classes
 from sightline.runs import ExampleLosses
 
-CHUNK = 256
-"""Positions whose logits are read at once."""
+LOGITS_AT_ONCE = {"cpu": 1 << 20}
+"""Logits that are read at once: 4 MiB of float32 on a CPU, which stay in its cache."""
+DEVICE_LOGITS_AT_ONCE = 1 << 26
+"""The same on an accelerator: 256 MiB."""
+SAME_LOSS = 0.02
+"""Relative difference up to which the sum from the logits counts as that of the model's own loss."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -44,6 +48,16 @@ class HookedLosses:
     def loss(self) -> float:
         """Token-weighted mean loss in nats per token."""
         return self.loss_sum / self.tokens if self.tokens else float("nan")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Forward:
+    """A forward with labels in eval mode."""
+
+    kwargs: Mapping[str, Any]
+    output: Any
+    loss: torch.Tensor | None
+    """The model's own, as it left the forward."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -80,10 +94,10 @@ class LossHook:
         self.with_rows = with_rows
         self._handle: Any = None
         self._model: weakref.ref[nn.Module] | None = None
-        self._last: tuple[Mapping[str, Any], Any] | None = None
+        self._last: _Forward | None = None
         self._batches: list[_Seen] = []
-        self._unknown = False
-        self._order: NDArray[np.int64] | None = None
+        self._unknown = 0
+        self._orders: dict[str, NDArray[np.int64]] = {}
 
     def attach(self, model: nn.Module) -> None:
         """Begin to see a model's forwards; a second call with the same model changes nothing."""
@@ -92,7 +106,7 @@ class LossHook:
             return
         self.detach()
         try:
-            self._shift = kind_of(base) is Kind.CAUSAL
+            self._kind = kind_of(base)
         except ModelError:
             return
         self._model = weakref.ref(base)
@@ -103,20 +117,29 @@ class LossHook:
         if self._handle is not None:
             self._handle.remove()
         self._handle = self._model = None
-        self._forget()
+        self.forget()
 
-    def batch_done(self) -> None:
-        """Take the sums of the batch whose prediction step has ended."""
+    def batch_done(self, *, first: bool = False) -> None:
+        """Take the sums of the batch whose prediction step has ended; with the first, forget those before."""
         if self._handle is None:
             return
-        last, self._last = self._last, None
-        seen = None if last is None else self._sums(*last)
-        if seen is None:
-            self._unknown = True
-        else:
+        last = self._last
+        if first:
+            self.forget()
+        self._last = None
+        self._unknown += 1  # until it is known
+        seen = None if last is None else self._sums(last)
+        if seen is not None:
             self._batches.append(_without_fillers(seen))
+            self._unknown -= 1
 
-    def take(self, dataset_rows: int | None = None) -> HookedLosses | None:
+    def forget(self) -> None:
+        """Leave out what has been seen so far: it belongs to no evaluation."""
+        self._last, self._batches, self._unknown = None, [], 0
+
+    def take(
+        self, dataset_rows: int | None = None, *, passes: int | None = None, name: str = "eval"
+    ) -> HookedLosses | None:
         """Return the sums of the pass that has ended, over all ranks, and begin anew.
 
         Parameters
@@ -124,15 +147,21 @@ class LossHook:
         dataset_rows : int, optional
             Rows of the evaluated data set. Where the pass saw another number, packed batches for one, its rows are
             not told apart.
+        passes : int, optional
+            Prediction steps of this rank. Where the hook saw another number it was attached in between, or an
+            earlier pass broke off: there is no exact sum.
+        name : str
+            Of the data set, where there are several.
 
         Returns
         -------
         HookedLosses or None
             None when the pass does not give exact sums: labels the model never saw (label smoothing), a loss with
-            more in it than the tokens' and no logits beside it.
+            more in it than the tokens' and no logits beside it, a loss that is not what the logits say.
         """
-        batches, unknown = self._batches, self._unknown
-        self._forget()
+        batches = self._batches
+        unknown = self._unknown or (passes is not None and passes != len(batches))
+        self.forget()
         kept = sum(batch.rows for batch in batches)
         known = batches and all(batch.sums is not None for batch in batches)
         whole = np.array([sum(b.whole for b in batches), sum(int(b.counts.sum()) for b in batches)])
@@ -142,14 +171,14 @@ class LossHook:
             np.array([*whole, float(unknown or not batches), float(bool(known)), float(kept)]), world_size
         )
         expected = all_rows if dataset_rows is None else dataset_rows
-        if unknown_ranks or (world_size > 1 and all_rows != expected):
+        if unknown_ranks or all_rows > expected or (world_size > 1 and all_rows != expected):
             return None
         rows = None
         if knowing_ranks == world_size and all_rows == expected:
-            rows = self._in_order(batches, int(all_rows), rank, world_size)
+            rows = self._in_order(name, batches, int(all_rows), rank, world_size)
         return HookedLosses(float(total), int(tokens), rows)
 
-    def _in_order(self, batches: list[_Seen], n: int, rank: int, world_size: int) -> ExampleLosses | None:
+    def _in_order(self, name: str, batches: list[_Seen], n: int, rank: int, world_size: int) -> ExampleLosses | None:
         """Put the rows of all ranks in the data set's order; None when it is not the order of the first pass."""
         size = batches[0].size
         sums, counts = np.zeros(n), np.zeros(n)
@@ -160,9 +189,8 @@ class LossHook:
             counts[begin : begin + batch.rows] = batch.counts
         both = _added(np.concatenate([sums, counts]), world_size)
         found = ExampleLosses(both[:n], both[n:].astype(np.int64))
-        if self._order is None:
-            self._order = found.token_counts
-        return found if np.array_equal(self._order, found.token_counts) else None
+        order = self._orders.setdefault(name, found.token_counts)
+        return found if np.array_equal(order, found.token_counts) else None
 
     def _see(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Remember the last forward with labels in eval mode."""
@@ -172,14 +200,18 @@ class LossHook:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _remember(self, kwargs: dict[str, Any], output: Any) -> None:
         if kwargs.get("labels") is not None or kwargs.get("shift_labels") is not None:
-            self._last = (kwargs, output)
+            loss = getattr(output, "loss", None)  # the Trainer multiplies it in place by the number of ranks
+            self._last = _Forward(kwargs, output, loss.detach().clone() if isinstance(loss, torch.Tensor) else None)
 
     @torch.no_grad()
-    def _sums(self, kwargs: Mapping[str, Any], output: Any) -> _Seen | None:
+    def _sums(self, last: _Forward) -> _Seen | None:
         """Return the exact sums of one batch, None where the output does not have them."""
+        kwargs, output = last.kwargs, last.output
+        if self._kind is Kind.CLASSIFIER:
+            return _of_classes(last)
         labels = kwargs.get("shift_labels")
         if labels is None:
-            labels = kwargs["labels"][:, 1:] if self._shift else kwargs["labels"]
+            labels = kwargs["labels"][:, 1:] if self._kind is Kind.CAUSAL else kwargs["labels"]
         mask = labels != IGNORED
         counts = mask.sum(-1).cpu().numpy().astype(np.int64)
         log_probs = getattr(output, "log_probs", None)
@@ -187,20 +219,27 @@ class LossHook:
             sums = -log_probs.cpu().double().masked_fill(~mask.cpu(), 0.0).sum(-1).numpy()
             return _Seen(len(sums), len(sums), sums, counts, float(sums.sum()))
         logits = getattr(output, "logits", None)
-        plain = getattr(output, "loss", None) is not None and getattr(output, "aux_loss", None) is None
+        plain = last.loss is not None and getattr(output, "aux_loss", None) is None
+        items = kwargs.get("num_items_in_batch")
+        divisor = float(counts.sum() if items is None else items)
+        told = float(last.loss) * divisor if last.loss is not None and counts.sum() else 0.0
         fillers = _kept_of_last(len(labels)) < len(labels)
         if logits is not None and (self.with_rows or fillers or not plain):
             sums = _sums_from_logits(logits, labels, mask)
-            return _Seen(len(sums), len(sums), sums, counts, float(sums.sum()))
-        if not plain or fillers:
-            return None
-        items = kwargs.get("num_items_in_batch")
-        divisor = counts.sum() if items is None else float(items)
-        whole = float(output.loss) * float(divisor) if counts.sum() else 0.0
-        return _Seen(len(counts), len(counts), None, counts, whole)
+            total = float(sums.sum())
+            if plain and np.isfinite(total + told) and abs(total - told) > SAME_LOSS * max(1.0, abs(told)):
+                return None  # the model means something else by its labels or its loss
+            return _Seen(len(sums), len(sums), sums, counts, total)
+        return _Seen(len(counts), len(counts), None, counts, told) if plain and not fillers else None
 
-    def _forget(self) -> None:
-        self._last, self._batches, self._unknown = None, [], False
+
+def _of_classes(last: _Forward) -> _Seen | None:
+    """Return the loss of each row of a classifier, None where the model's own loss is not their mean."""
+    losses = losses_of_classes(last.output.logits.float(), last.kwargs["labels"])
+    if last.loss is None or not torch.isclose(losses.mean(), last.loss.float(), rtol=SAME_LOSS, equal_nan=True):
+        return None
+    sums, counts = losses.cpu().double().numpy(), np.ones(len(losses), np.int64)
+    return _Seen(len(sums), len(sums), sums, counts, float(sums.sum()))
 
 
 def _kept_of_last(rows: int) -> int:
@@ -225,9 +264,10 @@ def _without_fillers(seen: _Seen) -> _Seen:
 def _sums_from_logits(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float64]:
     """Return the loss sum of each row (b,) from logits (b, t or t + 1, v), reading labelled positions only."""
     rows, places = mask.nonzero(as_tuple=True)
+    at_once = max(1, LOGITS_AT_ONCE.get(logits.device.type, DEVICE_LOGITS_AT_ONCE) // logits.shape[-1])
     losses = [
         losses_from_logits(logits[r, at], labels[r, at])
-        for r, at in zip(rows.split(CHUNK), places.split(CHUNK), strict=True)  # type: ignore[no-untyped-call]
+        for r, at in zip(rows.split(at_once), places.split(at_once), strict=True)  # type: ignore[no-untyped-call]
     ]
     values = torch.cat(losses).cpu().double().numpy() if losses else np.zeros(0)
     return np.bincount(rows.cpu().numpy(), weights=values, minlength=len(labels)).astype(np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -32,7 +32,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     with ExitStack() as stack:
-        stack.enter_context(_same_random_streams(_accelerators(model)))
+        stack.enter_context(same_random_streams(_accelerators(model)))
         stack.enter_context(torch.no_grad())
         if "torch._dynamo" in sys.modules:  # without it nothing can have been compiled, and importing it takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -46,14 +46,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
-def _accelerators(model: nn.Module) -> list[torch.device]:
-    """Return the devices other than the CPU that the model lies on."""
-    devices = {tensor.device for tensor in model.parameters()} | {tensor.device for tensor in model.buffers()}
-    return [device for device in devices if device.type not in ("cpu", "meta")]
-
-
 @contextmanager
-def _same_random_streams(devices: list[torch.device]) -> Iterator[None]:
+def same_random_streams(devices: Sequence[torch.device] = ()) -> Iterator[None]:
     """Restore every random stream that code of a model or a library may draw from."""
     python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     kept = [(write, read()) for read, write in map(_random_stream, devices)]
@@ -65,6 +59,12 @@ def _same_random_streams(devices: list[torch.device]) -> Iterator[None]:
         torch.set_rng_state(cpu)
         for write, state in kept:
             write(state)
+
+
+def _accelerators(model: nn.Module) -> list[torch.device]:
+    """Return the devices other than the CPU that the model lies on."""
+    devices = {tensor.device for tensor in model.parameters()} | {tensor.device for tensor in model.buffers()}
+    return [device for device in devices if device.type not in ("cpu", "meta")]
 
 
 def _random_stream(device: torch.device) -> tuple[Callable[[], Any], Callable[[Any], None]]:

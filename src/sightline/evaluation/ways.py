@@ -155,13 +155,7 @@ class Classifier:
         return bool(torch.isclose(self._batched(batch, labels).mean().float(), own, rtol=1e-3, equal_nan=True))
 
     def _batched(self, batch: DeviceBatch, labels: torch.Tensor) -> torch.Tensor:
-        logits = forwards.call(self.model, **batch.masked_inputs()).logits.float()
-        if not labels.is_floating_point() and labels.dim() == 1 and logits.shape[-1] > 1:
-            return functional.cross_entropy(logits, labels, reduction="none")
-        labels = labels.float().view(len(logits), -1)
-        if logits.shape[-1] == 1:
-            return functional.mse_loss(logits, labels, reduction="none").mean(-1)
-        return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1)
+        return losses_of_classes(forwards.call(self.model, **batch.masked_inputs()).logits.float(), labels)
 
     def _one_by_one(self, batch: DeviceBatch, labels: torch.Tensor) -> torch.Tensor:
         inputs = batch.masked_inputs()
@@ -181,6 +175,16 @@ def losses_from_logits(logits: torch.Tensor, targets: torch.Tensor) -> torch.Ten
     targets = targets.to(logits.device)
     pieces = zip(logits.split(256), targets.split(256), strict=True)  # type: ignore[no-untyped-call]
     return torch.cat([functional.cross_entropy(_wide(z), t, reduction="none") for z, t in pieces])
+
+
+def losses_of_classes(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the loss of each row of a classifier: of its class (b,), or its classes or its numbers (b, c)."""
+    if not labels.is_floating_point() and labels.dim() == 1 and logits.shape[-1] > 1:
+        return functional.cross_entropy(logits, labels, reduction="none")
+    labels = labels.float().view(len(logits), -1)
+    if logits.shape[-1] == 1:
+        return functional.mse_loss(logits, labels, reduction="none").mean(-1)
+    return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1)
 
 
 _chosen: weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]] = weakref.WeakKeyDictionary()

@@ -160,7 +160,10 @@ def _number_rows(run: Run, steps: list[int]) -> Iterator[tuple[str, str, list[fl
         yield f"validation loss ({printable(run.eval_metric, 24)})", "validation", evals
         reported = run.curves.get("eval_loss_reported")
         if reported is not None:
-            yield "as the Trainer reports it", "as reported", [reported.at(step) for step in steps]
+            told = [reported.at(step) for step in steps]
+            yield "as the Trainer reports it", "as reported", told
+            off = [None if t is None or e is None else t - e for t, e in zip(told, evals, strict=True)]
+            yield "  off by", "  off by", off
         if all(value is None or value >= 0 for value in evals):
             exact = any(e.losses is not None for e in run.evaluations)
             yield (

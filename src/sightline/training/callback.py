@@ -22,6 +22,7 @@ from sightline.journal import Recorder
 from sightline.runs import Action, Checkpoint, Evaluation, Run, Status
 from sightline.runs.names import canonical
 from sightline.training.display import Display, Silent
+from sightline.training.exact_losses import ExactLosses
 from sightline.training.harmless import harmless, report_once
 from sightline.training.ranks import Ranks
 
@@ -38,6 +39,9 @@ _RECORDING: WeakValueDictionary[Path, Recorder] = WeakValueDictionary()
 class SightlineCallback(TrainerCallback):  # type: ignore[misc]
     """Watch a Trainer: record every metric, judge the run at every evaluation and, if asked, stop it.
 
+    Where the Trainer's own pass has the exact sum of token losses, the run is judged by that; the Trainer's number
+    stays beside it as ``eval_loss_reported``.
+
     Parameters
     ----------
     output_dir : path, optional
@@ -52,6 +56,10 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         Written to the journal beside the Trainer's own arguments.
     recorder : Recorder, optional
         An open recorder of the run to record into; opened in ``output_dir`` when training begins unless given.
+    exact_evaluation : bool
+        At each evaluation score validation rows and a train probe in a pass of its own, whatever the Trainer's batch
+        size, and put ``eval_loss_exact`` into its metrics, where ``metric_for_best_model`` finds it. False (the
+        default) takes the exact sums from the Trainer's pass, where it has them.
 
     Notes
     -----
@@ -67,6 +75,7 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         display: Display | None = None,
         config: Mapping[str, Any] | None = None,
         recorder: Recorder | None = None,
+        exact_evaluation: bool = False,
     ) -> None:
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.stop_early = stop_early
@@ -77,6 +86,8 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         self.verdict: Verdict | None = None
         self.stopped_by_decision = False
         self.ranks: Ranks | None = None
+        self._exact: ExactLosses | None = ExactLosses(own_pass=exact_evaluation)
+        self._judged_name: str | None = None
         self._pending: Evaluation | None = None
         self._ended = False
         self._judged_step: int | None = None
@@ -90,6 +101,20 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
     def run(self) -> Run | None:
         """The run as recorded so far; None before training has begun and on ranks that do not record."""
         return None if self.recorder is None else self.recorder.run()
+
+    def attach(self, model: Any) -> None:
+        """See the forwards of a model from now on; a Trainer tells of its own only if the callback is there first."""
+        if self._exact is not None:
+            self._attach(model)
+
+    def score_exactly(self) -> None:
+        """Make a pass of its own at each evaluation from now on."""
+        if self._exact is not None:
+            self._exact.own_pass = True
+
+    def expect_evaluations(self) -> None:
+        """Let the Trainer give the exact losses by ``receive``: none are taken from its passes."""
+        self._exact = None
 
     def receive(self, evaluation: Evaluation) -> None:
         """Take the exact losses of the evaluation whose ``on_evaluate`` follows."""
@@ -109,10 +134,15 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
 
     # -- Trainer events ----------------------------------------------------------------------------------------
 
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Begin to see the model's forwards."""
+        self.attach(kwargs.get("model"))
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the journal, or go on with it from the step the Trainer resumes at."""
+        self.attach(kwargs.get("model"))
         self._meet_ranks()
         if state.is_world_process_zero:
             self._open(args, state, kwargs.get("model"))
@@ -138,6 +168,18 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         self._show_step(state.global_step)
         return control
 
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the sums of a batch from the Trainer's own pass."""
+        if self._exact is not None:
+            self._batch_done(kwargs.get("eval_dataloader"))
+
+    def on_predict(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Leave a prediction out: it is no evaluation."""
+        if self._exact is not None:
+            self._exact.forget()
+
     def on_evaluate(
         self,
         args: TrainingArguments,
@@ -147,6 +189,8 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         **kwargs: Any,
     ) -> TrainerControl:
         """Judge the run; rank 0 decides and every rank hears it here."""
+        if self._exact is not None and metrics is not None:
+            self._evaluate_exactly(state.global_step, metrics, kwargs)
         stop = False
         if state.is_world_process_zero:
             stop = bool(self._judge(state.global_step))
@@ -175,6 +219,38 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
     def _meet_ranks(self) -> None:
         if self.ranks is None:
             self.ranks = Ranks()
+
+    @harmless
+    def _attach(self, model: Any) -> None:
+        if self._exact is not None and model is not None:
+            self._exact.attach(model)
+
+    @harmless
+    def _batch_done(self, loader: Any) -> None:
+        assert self._exact is not None
+        self._exact.batch_done(loader)
+
+    @harmless
+    def _evaluate_exactly(self, step: int, metrics: dict[str, float], kwargs: Mapping[str, Any]) -> None:
+        """Take the exact loss of the Trainer's evaluation; of several validation sets the first is judged."""
+        assert self._exact is not None
+        self._meet_ranks()
+        name = next((key.removesuffix("_runtime") for key in metrics if key.endswith("_runtime")), "eval")
+        loaders = {"loader": kwargs.get("eval_dataloader"), "train_loader": kwargs.get("train_dataloader")}
+        evaluation = self._exact.evaluation(
+            step, metrics, name=name, model=kwargs["model"], ranks=self.ranks or Ranks(), **loaders
+        )
+        if self._exact.problem is not None:
+            report_once(self, f"exact evaluation: {self._exact.problem}")
+        if evaluation is None:
+            return
+        if self._exact.own_pass:
+            metrics[f"{name}_loss_exact"] = evaluation.eval_loss
+        self._judged_name = self._judged_name or name
+        if name == self._judged_name:
+            self._pending = evaluation
+        elif self.recorder is not None:
+            self.recorder.log(step, {f"{name}_loss_exact": evaluation.eval_loss})
 
     @harmless
     def _open(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
@@ -278,7 +354,9 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
             self.recorder.close()
 
 
-def watch(trainer: Any, *, stop_early: bool = False, policy: Policy | None = None) -> SightlineCallback:
+def watch(
+    trainer: Any, *, stop_early: bool = False, policy: Policy | None = None, exact_evaluation: bool = False
+) -> SightlineCallback:
     """Watch a Trainer that already exists.
 
     Parameters
@@ -289,6 +367,8 @@ def watch(trainer: Any, *, stop_early: bool = False, policy: Policy | None = Non
         Stop the training when the verdict says so.
     policy : Policy, optional
         Thresholds of the decision.
+    exact_evaluation : bool
+        Score validation rows and a train probe in a pass of its own at each evaluation.
 
     Returns
     -------
@@ -297,9 +377,12 @@ def watch(trainer: Any, *, stop_early: bool = False, policy: Policy | None = Non
     """
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, SightlineCallback):
+            if exact_evaluation:
+                callback.score_exactly()
             return callback
-    callback = SightlineCallback(stop_early=stop_early, policy=policy)
+    callback = SightlineCallback(stop_early=stop_early, policy=policy, exact_evaluation=exact_evaluation)
     trainer.add_callback(callback)
+    callback.attach(trainer.model)
     return callback
 
 

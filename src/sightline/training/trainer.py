@@ -77,6 +77,7 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         probe_set: EvalSet | None,
         **kwargs: Any,
     ) -> None:
+        watcher.expect_evaluations()
         packing = kwargs["args"].packing
         # Unless TRL is to pack them, it needs to see only one row; the rows themselves are put in its place below.
         shown = Dataset.from_list([as_features(row) for row in (train_rows if packing else [train_rows[0]])])
