@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +138,7 @@ def run_mutations(name: str, tmp_path: Path, numbers: range) -> None:
         content = mutated(seed, np.random.default_rng([i, len(seed)]))
         path.write_bytes(content)
         try:
-            check(path, name)
+            with warnings.catch_warnings(action="error"):
+                check(path, name)
         except Exception as error:  # whatever it is, it must say which mutation made it
             raise AssertionError(f"{name}: mutation {i} gave {type(error).__name__}: {error}") from error

@@ -186,6 +186,18 @@ def test_cut_state_is_read_up_to_the_cut(tmp_path: Path) -> None:
     assert "cut short" in run.damage[0]
 
 
+@pytest.mark.parametrize("damage", ['"loss"', '{"x": {"y": 1}, "loss" ', "}"])
+def test_damaged_state_is_read_up_to_the_damage(tmp_path: Path, damage: str) -> None:
+    """A few characters lost in the middle cost what comes after them, and the damage is named."""
+    path = write_state(tmp_path, [{"note": "é\u00fc", "step": 1}, *history(100)])
+    text = path.read_text()
+    middle = text.index("{", len(text) // 2)
+    path.write_text(text[:middle] + damage + text[middle + 20 :])
+    run = read(path)
+    assert run.last_step is not None and 40 <= run.last_step < 100
+    assert "damaged" in run.damage[0]
+
+
 def test_eval_metric_chooses_the_judged_curve(tmp_path: Path) -> None:
     """Several evaluation sets stay several curves; the user may choose."""
     entries = [{"eval_math_loss": 1.0, "eval_code_loss": 2.0, "eval_code_acc": 0.5, "loss": 1.0, "step": 1}]

@@ -25,6 +25,8 @@ _WORDS = {
 # In a text that parses nowhere else, only what cannot be JSON is replaced. Every quantifier below is bounded or
 # anchored at the start of a number, so that the search stays linear.
 _BARE_WORD = re.compile(rb"(?<=[:\[,\s])-?(?:NaN|Infinity)(?=\s{0,8}[,\]}\r\n])")
+_MOST_NESTED = 20
+"""Objects inside the one that was cut: so often the end is looked for one object earlier."""
 _LARGE = re.compile(
     rb"(?<![0-9.eE+-])-?(?:[0-9]{309,}(?:\.[0-9]{0,400})?|[0-9]{1,40}(?:\.[0-9]{0,40})?[eE]\+?[0-9]{3,9})(?![0-9.eE])"
 )
@@ -78,8 +80,38 @@ def parse_file(path: Path, content: bytes) -> Any:
         raise MalformedLog(f"{path}: no valid JSON ({error}); was the file cut short?") from None
 
 
+def parse_start(content: bytes, closing: bytes) -> Any:
+    """Return what a JSON text that was cut or damaged tells up to there: it is ended after a whole object.
+
+    Parameters
+    ----------
+    content : bytes
+    closing : bytes
+        What closes the containers around that object.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be ended so.
+    """
+    text = _repaired(content)
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        end = len(error.doc[: error.pos].encode())
+    for _ in range(_MOST_NESTED):
+        end = text.rfind(b"}", 0, end)
+        if end < 0:
+            break
+        try:
+            return orjson.loads(text[: end + 1] + closing)
+        except orjson.JSONDecodeError:
+            continue
+    raise ValueError("no whole object before the place where it breaks off")
+
+
 def _repaired(content: bytes) -> bytes:
-    """Return the text in valid UTF-8 with words and numbers that no parser takes replaced by their stand-ins."""
+    """Return a text in valid UTF-8 with words and numbers that no parser takes replaced by their stand-ins."""
     text = as_utf8(content).decode("utf-8", "replace").encode()
     text = _LARGE.sub(_within_float64, text)
     text = _BARE_WORD.sub(lambda match: _WORDS.get(match[0], _WORDS[b"NaN"]), text)

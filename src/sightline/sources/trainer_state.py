@@ -20,7 +20,7 @@ from sightline.errors import MalformedLog, SourceError
 from sightline.runs import Checkpoint, Curve, Run, Segment, Status
 from sightline.runs.names import judged_metrics, not_a_loss
 from sightline.sources.files import as_utf8, head, is_folder, is_regular, read_whole
-from sightline.sources.json_text import collector_paused, parse
+from sightline.sources.json_text import collector_paused, parse, parse_start
 from sightline.sources.numbers import MAX_STEP, as_array, as_step
 from sightline.sources.table import alike
 
@@ -199,20 +199,13 @@ def _load(path: Path) -> _State:
 
 
 def _salvaged(content: bytes) -> Any:
-    """Return what a state that was cut off in its log_history still tells, or None."""
-    text = as_utf8(content)
-    if b'"log_history"' not in text:
+    """Return what a state that was cut off or damaged in its log_history tells up to there, or None."""
+    if b'"log_history"' not in as_utf8(content):
         return None
-    end = len(text)
-    for _ in range(20):  # the cut may lie inside nested values: go back a few closing braces, not forever
-        end = text.rfind(b"}", 0, end)
-        if end < 0:
-            return None
-        try:
-            return parse(text[: end + 1] + b"]}")
-        except ValueError:
-            continue
-    return None
+    try:
+        return parse_start(content, b"]}")
+    except ValueError:
+        return None
 
 
 def _with_steps(entries: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:

@@ -102,9 +102,10 @@ class _Rounding:
     @classmethod
     def of(cls, epochs: NDArray[np.float64], *, quoted: bool) -> _Rounding:
         """Find out from the epochs themselves."""
+        known = epochs[np.isfinite(epochs)]
         for places in (2, 3, 4):
-            scaled = (epochs[piece] * 10**places for piece in pieces(epochs.size))
-            if all((np.abs(part - np.rint(part)) < 1e-6)[np.isfinite(part)].all() for part in scaled):
+            scaled = (known[piece] * 10**places for piece in pieces(known.size))
+            if all((np.abs(part - np.rint(part)) < 1e-6).all() for part in scaled):
                 return cls(quoted, places)
         return cls(quoted, None)
 
