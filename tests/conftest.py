@@ -6,10 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.trials import pytest_addoption, pytest_terminal_summary, trials
 
 __all__ = ["pytest_addoption", "pytest_terminal_summary", "shared", "trials"]
+
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))  # `HYPOTHESIS_PROFILE=default` looks further
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

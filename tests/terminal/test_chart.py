@@ -18,7 +18,6 @@ from sightline.terminal.scales import Scale, linear_ticks, tick_labels, value_sc
 from sightline.terminal.text import ASCII, UNICODE
 
 pytestmark = pytest.mark.filterwarnings("error")
-fixed = settings(derandomize=True, deadline=None)
 
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
 STEPS = st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=40, unique=True)
@@ -30,7 +29,7 @@ def any_curve(draw):
     return Curve.of(steps, draw(st.lists(ANY_FLOAT, min_size=len(steps), max_size=len(steps))))
 
 
-@settings(fixed, max_examples=300)
+@settings(max_examples=300)
 @given(any_curve(), any_curve(), st.integers(1, 160), st.integers(1, 30), st.sampled_from([UNICODE, ASCII]), st.data())
 def test_any_curve_is_drawn_within_its_width(train, evals, width, height, glyphs, data):
     """Whatever the numbers, there is a chart, and no line of it is wider than asked."""
@@ -41,7 +40,7 @@ def test_any_curve_is_drawn_within_its_width(train, evals, width, height, glyphs
     assert lines and all(cell_len(line.plain) <= max(width, 40) for line in lines)
 
 
-@settings(fixed, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(5, 60), st.integers(40, 150), st.integers(3, 24), st.sampled_from([UNICODE, ASCII]))
 def test_best_mark_stands_under_the_best_step(n, width, height, glyphs):
     """The sign under the axis stands in the column of the lowest point's dots."""
@@ -153,7 +152,6 @@ def test_an_outlier_does_not_flatten_the_rest():
     assert "1 point above the chart, up to 1.000e+09 at step 50" in lines[-1].plain
 
 
-@fixed
 @given(st.floats(-1e12, 1e12), st.floats(1e-9, 1e12), st.integers(2, 12))
 def test_linear_ticks_are_few_round_and_inside(low, span, most):
     """Never more than asked, all on the axis, evenly spaced."""
@@ -164,7 +162,6 @@ def test_linear_ticks_are_few_round_and_inside(low, span, most):
     assert all(low - slack <= tick <= high + slack for tick in ticks) or len(ticks) == 1
 
 
-@fixed
 @given(st.floats(1e-300, 1e300), st.floats(1.5, 1e12), st.integers(2, 8))
 def test_log_ticks_are_few_and_inside(low, factor, most):
     """Also across hundreds of decades."""

@@ -7,7 +7,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
@@ -16,12 +16,10 @@ from sightline.terminal.layout import columns, fit, for_terminal, wrap
 from sightline.terminal.strict_json import strict_json
 from sightline.terminal.text import ASCII, UNICODE, glyphs_for, number_text, plain, printable
 
-fixed = settings(derandomize=True, deadline=None)
 ANY_TEXT = st.text(st.characters(), max_size=80)  # surrogates and control characters too
 FORBIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
-@fixed
 @given(ANY_TEXT, st.one_of(st.none(), st.integers(0, 30)))
 def test_printable_text_has_no_character_that_steers(text, limit):
     """Control, format and surrogate characters become escapes, and the limit holds."""
@@ -35,7 +33,6 @@ def test_plain_words_stay_as_they_are():
     assert printable("Änderung 学習 [bold] 50 %") == "Änderung 学習 [bold] 50 %"
 
 
-@fixed
 @given(ANY_TEXT.map(printable), st.integers(10, 60), st.sampled_from(["", "→ ", "    • "]))
 def test_wrapped_lines_keep_the_width_and_every_word(text, width, first):
     """Nothing is wider than asked, nothing is lost, wide characters count twice."""
@@ -45,7 +42,6 @@ def test_wrapped_lines_keep_the_width_and_every_word(text, width, first):
     assert kept.replace(" ", "") == "".join(text.split())
 
 
-@fixed
 @given(ANY_TEXT.map(printable), st.integers(1, 40))
 def test_fit_keeps_the_width(text, width):
     """Also for characters that take two cells."""
@@ -86,7 +82,6 @@ def test_every_sign_has_an_ascii_form():
     assert not signs.isascii()
 
 
-@fixed
 @given(st.floats())
 def test_numbers_read_back(value):
     """Four significant digits of any float, NaN and infinities included."""
@@ -108,7 +103,6 @@ JSON_VALUES = st.recursive(
 )
 
 
-@fixed
 @given(JSON_VALUES, st.sampled_from(["utf-8", "ascii", None]))
 def test_json_is_strict(value, encoding):
     """Every value gives JSON that a strict parser takes and the encoding carries."""

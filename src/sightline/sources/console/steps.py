@@ -207,6 +207,8 @@ class _Bounds:
     epochs: NDArray[np.float64]
     per_epoch: _PerEpoch
     rounding: _Rounding
+    most: float
+    """Steps that the run can have had by its closing summary, infinite where there is none."""
 
     def of(self, which: slice | NDArray[np.int64] | int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the lowest and the highest step of some points."""
@@ -215,7 +217,7 @@ class _Bounds:
         steps, relative = self.per_epoch.steps, self.per_epoch.relative
         # The last step of an epoch may take fewer batches: within it up to one step fewer than it seems.
         lowest = (epochs - half) * steps * (1 - relative) - 0.5 - np.mod(epochs, 1.0)
-        return lowest, (epochs + half) * steps * (1 + relative) + 0.5
+        return lowest, np.minimum((epochs + half) * steps * (1 + relative) + 0.5, self.most)
 
 
 def _of_epochs(told: Told, rounding: _Rounding, per_epoch: _PerEpoch) -> NDArray[np.int64] | None:
@@ -224,7 +226,8 @@ def _of_epochs(told: Told, rounding: _Rounding, per_epoch: _PerEpoch) -> NDArray
     None where the epochs are too coarse to tell the losses apart.
     """
     epochs = filled(told.epochs)
-    bounds = _Bounds(epochs, per_epoch, rounding)
+    total, relative = _total_of_summary(told)
+    bounds = _Bounds(epochs, per_epoch, rounding, total * (1 + relative) + 0.5 if total else np.inf)
     steps = np.maximum(np.rint(epochs * per_epoch.steps), 0).astype(np.int64)
     ordered = np.flatnonzero(~told.summaries)
     back = np.flatnonzero(np.diff(epochs[ordered]) < 0) + 1
