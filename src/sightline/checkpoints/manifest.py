@@ -146,6 +146,45 @@ def read_manifest(folder: Path) -> Manifest | None:
     return manifest
 
 
+def drop_files(folder: Path, names: Sequence[str]) -> Manifest:
+    """Remove files of a checkpoint on purpose, and say so in its manifest, which is written where there was none.
+
+    The manifest comes first: a crash in between leaves files that are there and need not be.
+
+    Parameters
+    ----------
+    folder : Path
+        The checkpoint.
+    names : sequence of str
+        Paths inside it, with forward slashes.
+
+    Returns
+    -------
+    Manifest
+        Of what is left.
+
+    Raises
+    ------
+    CheckpointError
+        If the manifest is damaged or cannot be written, or a file cannot be removed.
+    """
+    manifest = read_manifest(folder)
+    try:
+        if manifest is None:
+            left = {name: _hashed(folder / name) for name in files_of(folder) if name not in names}
+        else:
+            left = {name: file for name, file in manifest.files.items() if name not in names}
+        before = () if manifest is None else manifest.dropped
+        manifest = Manifest(MappingProxyType(left), dropped=tuple(dict.fromkeys((*before, *names))))
+        _write_last(folder, _as_bytes(manifest))
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        sync_folder(folder)
+    except (OSError, SourceError) as error:
+        raise CheckpointError(f"{folder}: {', '.join(names)} could not be dropped ({_reason(error)})") from None
+    return manifest
+
+
 def damaged_files(folder: Path, manifest: Manifest, *, contents: bool = True) -> tuple[Problem, ...]:
     """Compare a checkpoint with its manifest, byte by byte.
 
@@ -170,7 +209,9 @@ def damaged_files(folder: Path, manifest: Manifest, *, contents: bool = True) ->
     problems = [_absence(folder, name) for name in manifest.files if name not in there]
     for name in sorted(there):
         told = manifest.files.get(name)
-        problem = _extra(name) if told is None else _difference(folder, name, told, manifest.algorithm, contents)
+        problem = (
+            _extra(name, manifest) if told is None else _difference(folder, name, told, manifest.algorithm, contents)
+        )
         problems += [problem] if problem else []
     return tuple(sorted(problems, key=lambda problem: problem.file))
 
@@ -258,7 +299,9 @@ def _absence(folder: Path, name: str) -> Problem:
     return Problem("missing", name, "was saved and is not there")
 
 
-def _extra(name: str) -> Problem | None:
+def _extra(name: str, manifest: Manifest) -> Problem | None:
+    if name in manifest.dropped:  # the removal was interrupted
+        return None
     if name.endswith(_LOADED_SUFFIXES) or name in _LOADED_NAMES:
         return Problem("extra", name, "was not saved with this checkpoint, and a loader would read it")
     return None

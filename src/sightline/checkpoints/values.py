@@ -44,7 +44,14 @@ FLOATS = {
 }
 """Floating-point types by their name in a header. Types that scale blocks (F8_E8M0, F4, F6) have no NaN of their own
 or no zero, and are looked at as bytes."""
-_INTEGERS = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2"}
+_INTEGERS = {
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
+    "BOOL": "u1",
+}  # fmt: skip
+VALUE_BYTES = {name: np.dtype(word).itemsize for name, word in _INTEGERS.items()} | {
+    name: np.dtype(bits.word).itemsize for name, bits in FLOATS.items()
+}
+"""Bytes of one value of every type that `floats` reads."""
 
 
 @dataclass(slots=True)
@@ -88,8 +95,8 @@ def count_values(file: BinaryIO, tensor: Tensor) -> ValueCount:
     return count
 
 
-def raw_chunks(file: BinaryIO, tensor: Tensor) -> Iterator[memoryview]:
-    """Yield the bytes of a tensor in pieces of at most 4 MiB; each piece is overwritten by the next.
+def raw_chunks(file: BinaryIO, tensor: Tensor, size: int = CHUNK_BYTES) -> Iterator[memoryview]:
+    """Yield the bytes of a tensor in pieces of at most ``size`` bytes; each piece is overwritten by the next.
 
     Raises
     ------
@@ -97,7 +104,7 @@ def raw_chunks(file: BinaryIO, tensor: Tensor) -> Iterator[memoryview]:
         If it cannot be read, or ends too early.
     """
     file.seek(tensor.start)
-    buffer, left = memoryview(bytearray(min(CHUNK_BYTES, tensor.size_bytes))), tensor.size_bytes
+    buffer, left = memoryview(bytearray(min(size, tensor.size_bytes))), tensor.size_bytes
     while left:
         wanted = buffer[: min(left, len(buffer))]
         if file.readinto(wanted) != len(wanted):  # type: ignore[attr-defined]  # a BufferedReader has it
@@ -132,10 +139,6 @@ def floats(chunk: memoryview, dtype: str) -> NDArray[Any]:
         return (np.frombuffer(chunk, "<u2").astype(np.uint32) << 16).view(np.float32)
     if dtype in ("F8_E4M3", "F8_E5M2"):
         return _eight_bit_values(dtype)[np.frombuffer(chunk, np.uint8)]
-    if dtype == "BOOL":
-        return np.frombuffer(chunk, np.uint8).astype(np.float64)
-    if dtype == "U8":
-        return np.frombuffer(chunk, np.uint8).astype(np.float64)
     return np.frombuffer(chunk, _INTEGERS[dtype]).astype(np.float64)
 
 

@@ -28,6 +28,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("sightline.cli.train", "a fine-tune under watch, stopped at the right step"),
     "check": Command("sightline.cli.check", "what would go wrong, before the first step"),
     "evaluate": Command("sightline.cli.evaluate", "the exact loss of a model on a file of rows"),
+    "checkpoints": Command("sightline.cli.checkpoints", "what was saved, what is intact, what to keep"),
     "judge": Command("sightline.cli.judge", "is it better than the base model, on a gold set"),
     "read": Command("sightline.cli.read", "say what became of a run: any log file or folder"),
     "replay": Command("sightline.cli.replay", "what would have been said at every evaluation"),

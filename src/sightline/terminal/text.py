@@ -219,6 +219,21 @@ def count_text(value: float) -> str:
     return f"{value:g}"
 
 
+def size_text(size_bytes: float) -> str:
+    """Return a size in decimal units, as disks are sold and ``ls -h --si`` prints them.
+
+    Examples
+    --------
+    >>> [size_text(n) for n in (950, 12_400, 538_090_408, 13_476_000_000)]
+    ['950 B', '12 kB', '538 MB', '13.5 GB']
+    """
+    for scale, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size_bytes >= scale:
+            scaled = size_bytes / scale
+            return f"{scaled:.1f} {unit}" if scale >= 1e9 or scaled < 10 else f"{scaled:.0f} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
 def percent(share: float) -> str:
     """Return a share as a percentage; never 0 % or 100 % for what is neither.
 
