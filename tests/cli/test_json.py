@@ -36,6 +36,19 @@ SCHEMA = {
     "wasted_fraction": (float, type(None)),
     "decision": {"action": str, "keep_step": (int, type(None)), "keep_checkpoint": (str, type(None)), "why": str},
     "findings": list,
+    "gold": {
+        "answer": str,
+        "gold": str,
+        "rows": int,
+        "checkpoint": (str, type(None)),
+        "step": (int, type(None)),
+        "metric": (str, type(None)),
+        "base": (*NUMBER, type(None)),
+        "tuned": (*NUMBER, type(None)),
+        "interval": (list, type(None)),
+        "p_value": (*NUMBER, type(None)),
+        "forgot": (bool, type(None)),
+    },
 }
 FINDING = {
     "kind": str,
@@ -55,7 +68,7 @@ def assert_schema(value, schema):
             if value[key] is not None:
                 assert_schema(value[key], kind)
             else:
-                assert key in ("onset", "best")
+                assert key in ("onset", "best", "gold")
             continue
         assert isinstance(value[key], kind), key
         if kind is not str and isinstance(value[key], str) and str in kind and int in kind:

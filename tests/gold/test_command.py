@@ -87,10 +87,11 @@ def test_checkpoints_stand_beside_their_validation_losses(judge, run_folder, tin
     """With the one to keep."""
     _, out, _ = judge(tiny_models.gold, "--tuned", run_folder, "--checkpoint", "150,10", "--json")
     document = json.loads(out)
-    assert [(p["step"], p["eval_loss"]) for p in document["by_step"]] == [(10, 3.0), (150, 0.1)]
+    assert [(p["step"], p["eval_loss"]) for p in document["by_step"]] == [(0, 5.0), (10, 3.0), (150, 0.1)]
     assert document["keep"]["checkpoint"] == document["keep"]["by_loss"] == "checkpoint-150"
     _, page, _ = judge(tiny_models.gold, "--tuned", run_folder, "--checkpoint", "all")
     assert "Keep checkpoint-150: it has the best exact_match and the lowest validation loss." in page
+    assert "exact_match 0.0 % to 100.0 %" in page  # the end of the curve on the chart
     _, out, _ = judge(tiny_models.gold, "--tuned", run_folder, "--checkpoint", "all", "--keep-by", "gold", "--json")
     kept = json.loads(out)
     assert kept["n"] + kept["keep"]["choosing_rows"] == 40

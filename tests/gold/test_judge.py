@@ -117,7 +117,8 @@ def test_gold_score_decides_where_it_says_otherwise_than_the_loss():
     assert clear.choice is not None
     assert (clear.choice.checkpoint, clear.choice.by_loss) == ("checkpoint-200", "checkpoint-100")
     assert "the gold score decides" in clear.choice.why
-    assert [(p.step, p.eval_loss, p.score) for p in clear.by_step] == [(100, 1.0, 0.2), (200, 1.4, 0.45)]
+    by_step = [(0, None, 0.0), (100, 1.0, 0.2), (200, 1.4, 0.45)]
+    assert [(p.step, p.eval_loss, p.score) for p in clear.by_step] == by_step
     unclear = judged(gold, 0, (candidate(100, 1.0), 40), (candidate(200, 1.4), 43))
     assert unclear.choice is not None
     assert unclear.choice.checkpoint == "checkpoint-100"

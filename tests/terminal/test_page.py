@@ -90,7 +90,7 @@ def test_table_of_many_runs():
     judged = [make() for name, make in verdicts.ALL.items() if name != "million"]
     assert_golden(runs_table(judged, width=100), "table")
     phases = [verdict.diagnosis.phase.value for verdict in by_usefulness(judged)]
-    assert phases == ["diverged", "overfitting", "overfitting", "underfitting", "healthy", "undecided"]
+    assert phases == ["diverged", *["overfitting"] * 3, "underfitting", "healthy", "undecided"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 70, 120])

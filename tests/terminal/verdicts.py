@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from sightline.runs import (
     Severity,
     Status,
 )
+from sightline.runs.gold import Choice, Comparison, Forgetting, GoldAnswer, GoldScore, Judgement, StepScore
 
 TEXTBOOK_EVALS = (2.61, 2.24, 1.98, 1.83, 1.75, 1.72, 1.74, 1.79, 1.86, 1.93, 2.01, 2.08, 2.16, 2.24, 2.31)
 
@@ -153,6 +155,38 @@ def hostile() -> Verdict:
     return Verdict(builder.build(), diagnosis, Decision(Action.STOP, 10, evil, evil))
 
 
+def judged() -> Verdict:
+    """Return the textbook run, which a gold set sees otherwise than the loss."""
+    verdict = textbook()
+    run = replace(
+        verdict.run, name="judged", path=Path("outputs/judged"), status=Status.FINISHED, judgements=(_judgement(),)
+    )
+    why = "the gold set speaks for checkpoint-1500"
+    return Verdict(run, verdict.diagnosis, Decision(Action.STOP, 1500, "checkpoint-1500", why))
+
+
+def _judgement() -> Judgement:
+    checkpoints = (("checkpoint-600", 600, 0.21, GoldAnswer.BETTER), ("checkpoint-1500", 1500, 0.4, GoldAnswer.BETTER))
+    comparisons = tuple(
+        Comparison(
+            "exact_match", answer, GoldScore("exact_match", 0.01, 200, step=0),
+            GoldScore("exact_match", score, 200, name, step), score - 0.01, score - 0.07, score + 0.05, 0.95, 1e-6,
+            2e-6, "mcnemar_exact", round(200 * score), 2, 198 - round(200 * score), 0.08,
+        )
+        for name, step, score, answer in checkpoints
+    )  # fmt: skip
+    steps = [StepScore(0, "base", 0.01, 3.1)]
+    steps += [StepScore(600, "checkpoint-600", 0.21, 1.72), StepScore(1500, "checkpoint-1500", 0.4, 2.31)]
+    why = "exact_match 40.0 % against 21.0 % at the lowest validation loss (checkpoint-600): the gold score decides"
+    forgot = Forgetting(
+        GoldAnswer.WORSE, "checkpoint-1500", 1500, 1.5, 2.6, 1.1, 1.0, 1.2, 0.95, 1e-4, 1e-4, 156, 30_000
+    )
+    choice = Choice("checkpoint-1500", 1500, why, "checkpoint-600", 80)
+    return Judgement(
+        "gold.jsonl", 200, "models/base", comparisons, forgetting=(forgot,), by_step=tuple(steps), choice=choice
+    )
+
+
 ALL = {
     "healthy": healthy,
     "textbook": textbook,
@@ -161,4 +195,5 @@ ALL = {
     "no_train_loss": no_train_loss,
     "million": million,
     "hostile": hostile,
+    "judged": judged,
 }

@@ -115,18 +115,20 @@ def judge(
         stop=tuple(stop or ()),
         template=template_of(chat_template, found),
         keep_by_gold=keep_by == "gold",
+        base_loss=found.base_loss,
         width=batch_size,
         backend="vllm" if backend == "vllm" else "transformers",
     )
     what = gold_set if gold_set is not None else Tasks(names or (), task_path, limit, chat_template is not None)
     kept = predictions or _predictions_file(Path(gold), tuned)
     judgement = _judged(what, found, base, asked, kept, trust_remote_code)
+    _tell_journal(tuned, judgement)
     if as_json:
         from sightline.gold.report import judgement_as_json
 
         print_json(judgement_as_json(judgement))
     else:
-        from sightline.cli.judge_page import judgement_page
+        from sightline.terminal.judgement_page import judgement_page
 
         lines = judgement_page(judgement, width=output_width(width), glyphs=output_glyphs())
         print_lines(lines, no_color=no_color)
@@ -188,6 +190,20 @@ def _judged(
         raise
     finally:
         watcher.ends()
+
+
+def _tell_journal(tuned: Path, judgement: Judgement) -> None:
+    """Add the judgement to the journal of the run, where there is one; the answer is shown whatever becomes of it."""
+    from sightline.errors import SightlineError
+    from sightline.journal import add_judgement
+
+    folder = _run_folder(tuned)
+    if folder is None:
+        return
+    try:
+        add_judgement(folder, judgement)
+    except SightlineError as error:
+        print(f"sightline: the journal does not have this judgement: {error}", file=sys.stderr)
 
 
 class Watcher:
@@ -260,7 +276,10 @@ def _general_texts(forgetting: str) -> tuple[str, ...]:
 
 def _predictions_file(gold: Path, tuned: Path) -> Path:
     """Return where answers go: into the run's own folder, else beside nothing of anyone's."""
-    for folder in (tuned, tuned.parent):
-        if (folder / "sightline" / "journal.jsonl").is_file():
-            return folder / "sightline" / "gold.jsonl"
-    return Path(f"{gold.stem}.answers.jsonl")
+    folder = _run_folder(tuned)
+    return Path(f"{gold.stem}.answers.jsonl") if folder is None else folder / "sightline" / "gold.jsonl"
+
+
+def _run_folder(tuned: Path) -> Path | None:
+    """Return the output folder of the run that a path is, or is a checkpoint of; None where Sightline recorded none."""
+    return next((f for f in (tuned, tuned.parent) if (f / "sightline" / "journal.jsonl").is_file()), None)

@@ -36,6 +36,11 @@ class Tuned:
     """The run they come from, None where only a model folder is at hand."""
 
     @property
+    def base_loss(self) -> float | None:
+        """The base model's validation loss, as the run scored it before its first step."""
+        return None if self.run is None or self.run.eval_loss is None else self.run.eval_loss.at(0)
+
+    @property
     def recipe(self) -> Mapping[str, Any]:
         """The recipe in the run's journal, empty where there is none."""
         recipe = {} if self.run is None else self.run.config.get("recipe")

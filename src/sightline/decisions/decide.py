@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sightline.decisions.policy import Policy
 from sightline.runs import Action, Decision, Diagnosis, Finding, Phase, Run, Status
+from sightline.runs.gold import Choice
 
 
 def decide(run: Run, diagnosis: Diagnosis, policy: Policy) -> Decision:
@@ -25,6 +26,9 @@ def decide(run: Run, diagnosis: Diagnosis, policy: Policy) -> Decision:
     """
     keep = step_to_keep(diagnosis)
     action, why = _weigh(run, diagnosis, policy)
+    choice = gold_choice(run)
+    if choice is not None and choice.step is not None and choice.step != keep:
+        keep, why = choice.step, f"{why}; the gold set speaks for {choice.checkpoint}: {choice.why}"
     if action is Action.STOP and not policy.stop_early and run.status is Status.RUNNING:
         action, why = Action.CONTINUE, f"{why}; stopping early is switched off"
     return Decision(action, keep, checkpoint_of(run, keep), why)
@@ -36,6 +40,13 @@ def step_to_keep(diagnosis: Diagnosis) -> int | None:
     if score is not None and isinstance(step := score.evidence.get("best_score_step"), int):
         return step
     return None if diagnosis.best is None else diagnosis.best.step
+
+
+def gold_choice(run: Run) -> Choice | None:
+    """Return the checkpoint that the newest judgement speaks for against the loss, None where it does not."""
+    choices = [j.choice for j in run.judgements if j.choice is not None]
+    newest = choices[-1] if choices else None
+    return newest if newest is not None and newest.checkpoint != newest.by_loss else None
 
 
 def checkpoint_of(run: Run, step: int | None) -> str | None:

@@ -10,6 +10,7 @@ from sightline.decisions.decide import decide
 from sightline.decisions.policy import Policy
 from sightline.diagnosis import diagnose
 from sightline.runs import Curve, Decision, Diagnosis, Run, perplexity
+from sightline.runs.gold import GoldAnswer, Judgement
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -85,6 +86,25 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
             }
             for finding in diagnosis.findings
         ],
+        "gold": _gold(run.judgements[-1]) if run.judgements else None,
+    }
+
+
+def _gold(judgement: Judgement) -> dict[str, Any]:
+    """Return the answer of a gold set in brief: by its first metric, for the checkpoint that counts."""
+    told = judgement.deciding
+    return {
+        "answer": judgement.answer.value,
+        "gold": judgement.gold,
+        "rows": judgement.n,
+        "checkpoint": None if told is None else told.tuned.checkpoint,
+        "step": None if told is None else told.tuned.step,
+        "metric": None if told is None else told.metric,
+        "base": None if told is None else number(told.base.value),
+        "tuned": None if told is None else number(told.tuned.value),
+        "interval": None if told is None else [number(told.low), number(told.high)],
+        "p_value": None if told is None else number(told.p_adjusted),
+        "forgot": next((f.answer is GoldAnswer.WORSE for f in reversed(judgement.forgetting)), None),
     }
 
 

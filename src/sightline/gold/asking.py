@@ -71,6 +71,8 @@ class Asked:
     """Texts that end an answer."""
     template: Template = field(default_factory=Template)
     keep_by_gold: bool = False
+    base_loss: float | None = None
+    """The base model's validation loss where the run knows it, for the chart by step."""
     width: int | None = None
     """Answers decoded together."""
     backend: Literal["transformers", "vllm"] = "transformers"
@@ -148,6 +150,7 @@ def judge_models(
         tuned,
         base_name=models.base,
         keep_by_gold=asked.keep_by_gold,
+        base_loss=asked.base_loss,
         findings=asking.findings,
         alpha=asked.alpha,
     )

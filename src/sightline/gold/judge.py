@@ -43,6 +43,7 @@ def judge(
     *,
     base_name: str = "base",
     keep_by_gold: bool = False,
+    base_loss: float | None = None,
     findings: Sequence[Finding] = (),
     alpha: float = ALPHA,
     predictions: str | None = None,
@@ -64,6 +65,8 @@ def judge(
     keep_by_gold : bool
         Choose a checkpoint by the first metric on a part of the rows set aside for it, and report that checkpoint on
         the others only. Else every checkpoint is reported on all rows.
+    base_loss : float, optional
+        The base model's validation loss, nats per token.
     findings : sequence of Finding
         What is already known of the gold set and the models.
     alpha : float
@@ -82,7 +85,10 @@ def judge(
     """
     everything = list(range(len(gold)))
     aside, reported = split(gold) if keep_by_gold else (everything, everything)
-    choice, by_step = _by_step(gold, chosen[0], tuned, set(aside), alpha)
+    several = len(tuned) > 1
+    choice, by_step = _by_step(
+        gold, chosen[0], [(Candidate(Path(), "base", 0, base_loss), base), *tuned], set(aside), alpha
+    )
     if keep_by_gold:
         choice = replace(choice, choosing_rows=len(aside))
         tuned = [(c, o) for c, o in tuned if c.name == choice.checkpoint]
@@ -102,7 +108,7 @@ def judge(
         forgetting=forgetting(base.general, [(c, o.general) for c, o in tuned], alpha=alpha),
         flips=_flips(gold, _only(chosen[0], set(reported)), base, tuned, choice),
         by_step=by_step,
-        choice=choice if len(by_step) > 1 or keep_by_gold else None,
+        choice=choice if several or keep_by_gold else None,
         findings=(*gold.findings, *findings),
         predictions=predictions,
     )
@@ -247,22 +253,24 @@ def _contests(
 def _by_step(
     gold: GoldSet,
     first: ChosenMetric,
-    tuned: Sequence[tuple[Candidate, Outputs]],
+    models: Sequence[tuple[Candidate, Outputs]],
     aside: set[int],
     alpha: float,
 ) -> tuple[Choice, tuple[StepScore, ...]]:
-    """Choose a checkpoint, and put gold score beside validation loss for each whose step is known."""
+    """Choose a checkpoint, not the base that comes first, and put scores beside losses where steps are known."""
     one = _only(first, aside)
     if not one.rows:
         one = first
-    measured = [measure(one, gold.examples, outputs) for _, outputs in tuned]
-    candidates = [candidate for candidate, _ in tuned]
-    choice = choose(candidates, measured, one.metric, alpha=alpha)
+    measured = [measure(one, gold.examples, outputs) for _, outputs in models]
+    candidates = [candidate for candidate, _ in models]
+    choice = choose(candidates[1:], measured[1:], one.metric, alpha=alpha)
     points = [
         StepScore(c.step, c.name, float(m.aggregate(m.counts.sum(axis=0))), c.eval_loss)
         for c, m in zip(candidates, measured, strict=True)
         if c.step is not None
     ]
+    if len(points) == 1:  # no tuned model has a step
+        points = []
     return choice, tuple(sorted(points, key=lambda point: point.step))
 
 

@@ -183,12 +183,13 @@ class Judgement:
     """The file that holds all answers."""
 
     @property
-    def answer(self) -> GoldAnswer:
-        """The answer by the first metric of the chosen checkpoint, else of the last one."""
+    def deciding(self) -> Comparison | None:
+        """The comparison by the first metric of the chosen checkpoint, else of the last one; None without any."""
         wanted = None if self.choice is None else self.choice.checkpoint
-        first = self.comparisons[0].metric if self.comparisons else None
-        answers = [c for c in self.comparisons if c.metric == first]
-        for comparison in answers:
-            if comparison.tuned.checkpoint == wanted:
-                return comparison.answer
-        return answers[-1].answer if answers else GoldAnswer.NOT_SHOWN
+        firsts = [c for c in self.comparisons if c.metric == self.comparisons[0].metric]
+        return next((c for c in firsts if c.tuned.checkpoint == wanted), firsts[-1] if firsts else None)
+
+    @property
+    def answer(self) -> GoldAnswer:
+        """What the deciding comparison answers."""
+        return GoldAnswer.NOT_SHOWN if self.deciding is None else self.deciding.answer

@@ -34,6 +34,8 @@ class Series:
     """Drawn over thin curves and twice as bold, so that it stands out without colour."""
     letter: str = "."
     """Stands for its points where only ASCII can be shown."""
+    end: str | None = None
+    """What to write at its right end in place of its last value: for a curve that was brought onto another's scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class _Plot:
         labels = tick_labels(ticks, log=y.log)
         margin = max(map(len, labels)) + 2
         ends = [
-            (s, f" {s.name} {number_text(float(c.values[-1]), 3)}")
+            (s, f" {s.name} {s.end or number_text(float(c.values[-1]), 3)}")
             for s, c in zip(series, finite, strict=True)
             if len(c)
         ]

@@ -9,6 +9,7 @@ from rich.text import Text
 from sightline.decisions import Verdict
 from sightline.runs import Finding, Run, perplexity
 from sightline.terminal.chart import MIN_WIDTH, Marks, draw_chart, losses
+from sightline.terminal.judgement_page import answer_lines
 from sightline.terminal.layout import columns, fit, for_terminal, words_width, wrap
 from sightline.terminal.text import UNICODE, Glyphs, number_text, printable, short_number
 from sightline.terminal.words import (
@@ -71,6 +72,9 @@ def verdict_page(verdict: Verdict, *, width: int = 80, height: int = 14, glyphs:
         lines += [Text(), *numbers]
     if facts := list(_facts(verdict, text_width)):
         lines += [Text(), *facts]
+    if run.judgements:
+        lines += [Text(), Text("On the gold set", style="bold")]
+        lines += answer_lines(run.judgements[-1], width=text_width, glyphs=glyphs)
     if diagnosis.findings:
         lines += [Text(), Text("What was found", style="bold")]
         for finding in diagnosis.findings:

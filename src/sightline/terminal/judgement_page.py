@@ -1,9 +1,10 @@
-"""The page of `sightline judge`: the answer, the numbers behind it, the rows that flipped."""
+"""A judgement for people: the answer, the numbers behind it, score and loss by step, the rows that flipped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from rich.text import Text
 
 from sightline.gold.report import (
@@ -15,7 +16,9 @@ from sightline.gold.report import (
     p_text,
     value_text,
 )
-from sightline.runs.gold import Comparison, Flip, GoldAnswer, Judgement
+from sightline.runs import Curve
+from sightline.runs.gold import Comparison, Flip, GoldAnswer, Judgement, StepScore
+from sightline.terminal.chart import EVAL_STYLE, MIN_WIDTH, Marks, Series, draw_chart
 from sightline.terminal.layout import columns, for_terminal, words_width, wrap
 from sightline.terminal.text import UNICODE, Glyphs, number_text, printable
 from sightline.terminal.words import SEVERITY_WORDS
@@ -29,7 +32,10 @@ MOST_GROUPS = 20
 MOST_FLIPS = 4
 """Rows shown of those won, and of those lost."""
 PROMPT_CHARACTERS = 240
-_BAR = 12
+SCORE_STYLE = "color(35)"
+"""Green: apart from the orange of the validation loss for every kind of colour blindness, by lightness too."""
+_PLOT_HEIGHT = 8
+_WIDE = 90
 
 
 def judgement_page(judgement: Judgement, *, width: int = 80, glyphs: Glyphs = UNICODE) -> list[Text]:
@@ -49,22 +55,7 @@ def judgement_page(judgement: Judgement, *, width: int = 80, glyphs: Glyphs = UN
         Safe to print: prompts and answers are escaped.
     """
     text_width = words_width(min(width, 120), glyphs)
-    answer = judgement.answer
-    lines = [Text(_capital(ANSWER_WORDS[answer]), style=ANSWER_STYLES[answer])]
-    title = f"{printable(judgement.gold, 80)}: {judgement.n:,} rows; base {printable(judgement.base, 60)}"
-    lines += wrap(title, text_width, style="dim")
-    lines += [Text(), *_table(judgement.comparisons, text_width), Text()]
-    for comparison in deciding(judgement):
-        lines += wrap(printable(comparison_sentence(comparison)), text_width)
-    for metric, why in judgement.metric_why.items():
-        lines += wrap(f"{metric}: {printable(why)}.", text_width, style="dim")
-    lines += _groups(judgement.comparisons, text_width)
-    if judgement.forgetting:
-        lines.append(Text())
-    for forgetting in judgement.forgetting:
-        sentence = f"{printable(forgetting.checkpoint)}: {forgetting_sentence(forgetting)}"
-        lines += wrap(sentence, text_width, style="red" if forgetting.answer is GoldAnswer.WORSE else "")
-    lines += _by_step(judgement, text_width, glyphs)
+    lines = answer_lines(judgement, width=text_width, glyphs=glyphs)
     lines += _flips(judgement.flips, text_width)
     for finding in judgement.findings:
         word, style = SEVERITY_WORDS[finding.severity]
@@ -74,23 +65,57 @@ def judgement_page(judgement: Judgement, *, width: int = 80, glyphs: Glyphs = UN
     return for_terminal(lines, glyphs, width)
 
 
+def answer_lines(judgement: Judgement, *, width: int, glyphs: Glyphs = UNICODE) -> list[Text]:
+    """Return what counts of a judgement, without single rows: for the page of a run, too.
+
+    Parameters
+    ----------
+    judgement : Judgement
+    width : int
+        Characters a line may take.
+    glyphs : Glyphs
+        Signs the terminal can show.
+
+    Returns
+    -------
+    list of Text
+    """
+    answer = judgement.answer
+    lines = [Text(_capital(ANSWER_WORDS[answer]), style=ANSWER_STYLES[answer])]
+    title = f"{printable(judgement.gold, 80)}: {judgement.n:,} rows; base {printable(judgement.base, 60)}"
+    lines += wrap(title, width, style="dim")
+    lines += [Text(), *_table(judgement.comparisons, width), Text()]
+    for comparison in deciding(judgement):
+        lines += wrap(printable(comparison_sentence(comparison)), width)
+    for metric, why in judgement.metric_why.items():
+        lines += wrap(f"{metric}: {printable(why)}.", width, style="dim")
+    lines += _groups(judgement.comparisons, width)
+    if judgement.forgetting:
+        lines.append(Text())
+    for forgetting in judgement.forgetting:
+        sentence = f"{printable(forgetting.checkpoint)}: {forgetting_sentence(forgetting)}"
+        lines += wrap(sentence, width, style="red" if forgetting.answer is GoldAnswer.WORSE else "")
+    return [*lines, *_by_step(judgement, width, glyphs)]
+
+
 def _table(comparisons: Sequence[Comparison], width: int) -> list[Text]:
-    """Set the comparisons in a table, one line each."""
-    rows = [[(head, "dim") for head in ("checkpoint", "metric", "base", "tuned", "difference", "p", "won/lost", "")]]
+    """Set the comparisons in a table, one line each; a narrow one leaves out what the sentences below say too."""
+    heads = ("checkpoint", "metric", "base", "tuned", "difference", "", "p", "won/lost")
+    shown = len(heads) if width >= _WIDE else 6
+    rows = [[(head, "dim") for head in heads[:shown]]]
     for c in comparisons:
-        rows.append(
-            [
-                (printable(c.tuned.checkpoint or "tuned", 40), ""),
-                (printable(c.metric, 40), ""),
-                (value_text(c.metric, c.base.value), ""),
-                (value_text(c.metric, c.tuned.value), "bold"),
-                (_bracketed(c), ""),
-                (p_text(c).removeprefix("p ").removeprefix("= ").replace(" corrected", ""), ""),
-                (f"{c.wins}/{c.losses}", ""),
-                (c.answer.value, ANSWER_STYLES[c.answer]),
-            ]
-        )
-    return columns(rows, "llrrrrrl", flexible=1, width=width)
+        cells = [
+            (printable(c.tuned.checkpoint or "tuned", 40), ""),
+            (printable(c.metric, 40), ""),
+            (value_text(c.metric, c.base.value), ""),
+            (value_text(c.metric, c.tuned.value), "bold"),
+            (_bracketed(c), ""),
+            (c.answer.value, ANSWER_STYLES[c.answer]),
+            (p_text(c).removeprefix("p ").removeprefix("= ").replace(" corrected", ""), ""),
+            (f"{c.wins}/{c.losses}", ""),
+        ]
+        rows.append(cells[:shown])
+    return columns(rows, "llrrrlrr"[:shown], flexible=1, width=width)
 
 
 def _bracketed(c: Comparison) -> str:
@@ -122,25 +147,52 @@ def _groups(comparisons: Sequence[Comparison], width: int) -> list[Text]:
 
 
 def _by_step(judgement: Judgement, width: int, glyphs: Glyphs) -> Iterator[Text]:
-    """Yield gold score beside validation loss for every checkpoint, and which one to keep."""
+    """Yield gold score against validation loss for every checkpoint, and which one to keep."""
     choice, points = judgement.choice, judgement.by_step
     if len(points) > 1:
         metric = judgement.comparisons[0].metric
-        top = max(abs(p.score) for p in points) or 1.0
-        losses = [p.eval_loss for p in points if p.eval_loss is not None]
-        heads = ("step", metric, "", "eval loss", "") if losses else ("step", metric, "")
-        rows = [[(head, "dim") for head in heads]]
+        rows = [[("step", "dim"), ("", "dim"), (metric, "dim"), ("validation loss", "dim")]]
         for p in points:
             style = "bold" if choice is not None and p.checkpoint == choice.checkpoint else ""
-            loss = "" if p.eval_loss is None else _bar(p.eval_loss / max(losses), glyphs)
-            row = [(str(p.step), style), (value_text(metric, p.score), style), (_bar(abs(p.score) / top, glyphs), "")]
-            rows.append([*row, (number_text(p.eval_loss), style), (loss, "")][: len(heads)])
+            loss = "" if p.eval_loss is None else number_text(p.eval_loss)
+            rows.append(
+                [
+                    (str(p.step), style),
+                    (printable(p.checkpoint, 40), style),
+                    (value_text(metric, p.score), style),
+                    (loss, style),
+                ]
+            )
+        kept = [] if choice is None or choice.step is None else [(choice.step, "keep")]
         yield Text()
-        yield from columns(rows, "rrlrl"[: len(heads)], width=width)
+        yield from columns(rows, "rlrr", width=width)
+        yield from _score_chart(metric, points, kept, width, glyphs)
     if choice is not None:
         where = f" ({choice.choosing_rows} rows set aside)" if choice.choosing_rows else ""
         yield Text()
         yield from wrap(f"Keep {printable(choice.checkpoint)}{where}: {printable(choice.why)}.", width, style="bold")
+
+
+def _score_chart(
+    metric: str, points: Sequence[StepScore], kept: Sequence[tuple[int, str]], width: int, glyphs: Glyphs
+) -> Iterator[Text]:
+    """Yield the chart: the score is brought onto the axis of the loss, its own ends are written beside it."""
+    steps = np.array([p.step for p in points], np.int64)
+    loss = Curve.of(steps, np.array([np.nan if p.eval_loss is None else p.eval_loss for p in points])).finite()
+    scores = np.array([p.score for p in points])
+    known = scores[np.isfinite(scores)]
+    if len(loss) < 2 or len(known) < 2 or width < MIN_WIDTH:
+        return
+    low, high = float(known.min()), float(known.max())
+    floor, roof = float(loss.values.min()), float(loss.values.max())
+    share = (scores - low) / (high - low) if high > low else np.full_like(scores, 0.5)
+    ends = f"{value_text(metric, low)} to {value_text(metric, high)}"
+    series = [
+        Series("validation loss", loss, EVAL_STYLE, letter="o"),
+        Series(metric, Curve.of(steps, floor + share * (roof - floor)), SCORE_STYLE, thick=True, letter="#", end=ends),
+    ]
+    yield Text()
+    yield from draw_chart(series, width=width, height=_PLOT_HEIGHT, marks=Marks(extra=kept), glyphs=glyphs)
 
 
 def _flips(flips: Sequence[Flip], width: int) -> Iterator[Text]:
@@ -165,11 +217,6 @@ def _gained(flip: Flip) -> bool:
     metric = METRICS.get(flip.metric)
     rose = flip.tuned_score > flip.base_score
     return rose is not (metric is not None and metric.lower_is_better)
-
-
-def _bar(share: float, glyphs: Glyphs) -> str:
-    filled = round(_BAR * min(max(share, 0.0), 1.0))
-    return glyphs.bar_done * filled
 
 
 def _capital(text: str) -> str:
