@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from sightline.checkpoints import read_parts
+from sightline.checkpoints import verify
+from sightline.errors import CheckpointError
 from sightline.evaluation import evaluate
 from sightline.runs import Checkpoint
 from sightline.training.callback import SightlineCallback
-from sightline.training.model_card import write_model_card
+from sightline.training.merging import write_merged
+from sightline.training.model_card import model_card
 from sightline.training.prepare import Prepared
+from sightline.training.ranks import Ranks
+from sightline.training.saving import whole_or_not_at_all
 from sightline.training.trainer import WatchedTrainer
 
-SAME_LOSS = 1e-4
-"""Relative difference up to which the loss of the restored weights counts as the journal's."""
+SAME_LOSS = 1e-5
+"""Relative difference up to which the loss of the restored weights counts as the journal's: bit-equal where sums are
+taken in the same order, a few units in the last place of float32 where a device does not promise an order."""
+PICKLED_ARGUMENTS = "training_args.bin"
+"""A pickle that holds the hub's token in clear; nobody needs it beside weights."""
 
 
 def restore_best(
@@ -22,7 +29,7 @@ def restore_best(
 ) -> tuple[Path | None, list[str]]:
     """Load the best checkpoint into the model, score it again and save it as ``<output_dir>/best``.
 
-    Every rank must call it.
+    Every rank must call it. With ``merge`` the adapter merged into its base model goes to ``<output_dir>/merged``.
 
     Parameters
     ----------
@@ -39,31 +46,48 @@ def restore_best(
         None when no checkpoint of the best step exists: the base model was never beaten, or nothing was evaluated.
     lines : list of str
         What to tell the user.
+
+    Raises
+    ------
+    CheckpointError
+        If the best checkpoint is damaged, or its weights do not give the loss that was recorded at their step.
     """
-    best = _best_checkpoint(watcher)
-    if watcher.ranks is not None:
-        best = watcher.ranks.told_by_first(best)
+    ranks = watcher.ranks or Ranks()
+    best, problem = ranks.told_by_first(_best_checkpoint(watcher))
+    if problem is not None:
+        raise CheckpointError(problem)
     if best is None:
         return None, _why_none(watcher)
     trainer.state.best_model_checkpoint = str(best.path)
     trainer._load_best_model()
+    lines = _checked(trainer, watcher, best, ranks)
     best_dir = prepared.recipe.output_dir / "best"
-    trainer.save_model(str(best_dir))
-    if watcher.verdict is not None:
-        write_model_card(best_dir, prepared, watcher.verdict)
-    return best_dir, [
-        *_checked(trainer, watcher, best),
-        f"the best weights are in {best_dir}, ready for from_pretrained",
-    ]
+    card = None if watcher.verdict is None else model_card(prepared, watcher.verdict)
+    with whole_or_not_at_all(best_dir, ranks, writes=trainer.args.should_save) as aside:
+        trainer.save_model(str(aside), _internal_call=True)
+        if trainer.args.should_save:
+            (aside / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+            if card is not None:
+                (aside / "README.md").write_text(card, encoding="utf-8")
+    lines.append(f"the best weights are in {best_dir}, ready for from_pretrained")
+    if prepared.recipe.merge:
+        lines.append(write_merged(trainer, prepared, ranks, card))
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(commit_message="Model save")
+    return best_dir, lines
 
 
-def _best_checkpoint(watcher: SightlineCallback) -> Checkpoint | None:
+def _best_checkpoint(watcher: SightlineCallback) -> tuple[Checkpoint | None, str | None]:
+    """Return the checkpoint of the best step, and what is wrong with it; neither where it was not saved."""
     run, verdict = watcher.run, watcher.verdict
     if run is None or verdict is None or verdict.diagnosis.best is None:
-        return None
+        return None, None
     wanted = verdict.diagnosis.best.step
     saved = next((c for c in run.checkpoints if c.step == wanted and not c.deleted), None)
-    return saved if saved is not None and not read_parts(saved.path).missing else None
+    if saved is None or not saved.path.is_dir():
+        return None, None
+    damage = [str(problem) for problem in verify(saved.path).problems if problem.is_damage]
+    return saved, f"{saved.path}: the best checkpoint is damaged: {'; '.join(damage)}" if damage else None
 
 
 def _why_none(watcher: SightlineCallback) -> list[str]:
@@ -75,18 +99,19 @@ def _why_none(watcher: SightlineCallback) -> list[str]:
     return [f"the best step {verdict.diagnosis.best.step} was not saved"]
 
 
-def _checked(trainer: WatchedTrainer, watcher: SightlineCallback, best: Checkpoint) -> list[str]:
+def _checked(trainer: WatchedTrainer, watcher: SightlineCallback, best: Checkpoint, ranks: Ranks) -> list[str]:
     """Score the restored weights, compare with what the journal has for their step, and tell of all rows."""
     if trainer.scored is None or trainer.eval_set is None:
         return [f"{best.path.name} is restored"]
     again = evaluate(trainer.model, trainer.scored.rows).loss  # every rank scores its share
     of_all = evaluate(trainer.model, trainer.eval_set).loss if trainer.scored.is_part else again
-    told = None if watcher.verdict is None else watcher.verdict.diagnosis.best
-    if told is not None and not math.isclose(again, told.eval_loss, rel_tol=SAME_LOSS):
-        return [
-            f"{best.path.name} is restored but scores {again:.4f}, not the {told.eval_loss:.4f} recorded at its step: "
-            "do not trust it before you have looked"
-        ]
+    told = None if watcher.verdict is None or watcher.verdict.diagnosis.best is None else watcher.verdict.diagnosis.best
+    recorded = ranks.told_by_first(None if told is None else told.eval_loss)
+    if recorded is not None and not math.isclose(again, recorded, rel_tol=SAME_LOSS):
+        raise CheckpointError(
+            f"{best.path}: its weights score {again:.6f} once loaded, not the {recorded:.6f} recorded at their step, so "
+            f"they were not written as best; look with `sightline checkpoints {best.path.parent} verify`"
+        )
     lines = [f"{best.path.name} is restored and scores {again:.4f} again"]
     if trainer.scored.is_part:
         lines.append(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sightline.decisions import Policy, Verdict, judge_run
 from sightline.journal import Recorder
-from sightline.runs import Action, Checkpoint, Evaluation, Run, Status
+from sightline.runs import Action, Evaluation, Run, Severity, Status
 from sightline.runs.names import canonical
+from sightline.training.checkpoint_watch import CheckpointWatch
 from sightline.training.display import Display, Silent
 from sightline.training.exact_losses import ExactLosses
 from sightline.training.harmless import harmless, report_once
@@ -83,11 +85,14 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         self.display: Display = display or Silent()
         self.config = dict(config or {})
         self.recorder = recorder
+        self.ends_itself = True
+        """Whether the end of the training is the end of the run; False where more is to be done before."""
         self.verdict: Verdict | None = None
         self.stopped_by_decision = False
         self.ranks: Ranks | None = None
         self._exact: ExactLosses | None = ExactLosses(own_pass=exact_evaluation)
         self._judged_name: str | None = None
+        self.checkpoints = CheckpointWatch(self.warn)
         self._pending: Evaluation | None = None
         self._ended = False
         self._judged_step: int | None = None
@@ -126,11 +131,29 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         if self.recorder is not None:
             self.recorder.configure(config=facts)
 
+    def warn(self, sentence: str) -> None:
+        """Tell a person of what needs attention: on the display, or as a RuntimeWarning where there is none."""
+        if isinstance(self.display, Silent):
+            warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+        else:
+            self.display.notice(sentence, Severity.WARNING)
+
     def end(self, status: Status, reason: str | None) -> None:
-        """Write how the run ended, once."""
+        """Write how the run ended, once, when every checkpoint is verified."""
+        self._await_checkpoints()
         if self.recorder is not None and not self._ended:
             self._ended = True
             self.recorder.end(status, reason)
+
+    @harmless
+    def conclude(self, state: TrainerState) -> None:
+        """Write how a training ended that came to its end."""
+        if self.stopped_by_decision and self.verdict is not None:
+            self.end(Status.STOPPED, self.verdict.decision.why)
+        elif state.global_step >= state.max_steps:
+            self.end(Status.FINISHED, None)
+        else:
+            self.end(Status.STOPPED, f"ended at step {state.global_step} of {state.max_steps}")
 
     # -- Trainer events ----------------------------------------------------------------------------------------
 
@@ -146,6 +169,7 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         self._meet_ranks()
         if state.is_world_process_zero:
             self._open(args, state, kwargs.get("model"))
+            self._begin_checkpoints(args, state)
 
     def on_log(
         self,
@@ -211,7 +235,9 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Write how the run ended."""
         if state.is_world_process_zero:
-            self._close(state)
+            self._end_checkpoints(args, state)
+            if self.ends_itself:
+                self.conclude(state)
 
     # -- each of these may fail without hurting the training -----------------------------------------------------
 
@@ -278,8 +304,15 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
             report_once(self, self.recorder.problem)
         atexit.register(self._end_at_exit)
 
+    @harmless
+    def _begin_checkpoints(self, args: TrainingArguments, state: TrainerState) -> None:
+        """See what is there, and take up again what was judged best before a resume."""
+        self.checkpoints.begin(Path(args.output_dir), args.save_total_limit)
+        if state.global_step > 0 and self.run is not None and self.run.eval_loss is not None:
+            self.verdict = judge_run(self.run, self.policy)
+
     def _facts(self, args: TrainingArguments, model: Any) -> dict[str, Any]:
-        return {"arguments": args.to_dict(), "model": _model_facts(model), **self.config}
+        return {"arguments": args.to_dict(), "model": model_facts(model), **self.config}
 
     @harmless
     def _record_log(self, args: TrainingArguments, state: TrainerState, logs: Mapping[str, Any]) -> None:
@@ -327,17 +360,16 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
     @harmless
     def _record_checkpoint(self, folder: Path, step: int) -> None:
         if self.recorder is not None:
-            size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-            self.recorder.checkpoint(Checkpoint(step, folder, size_bytes=size), "saved")
+            self.checkpoints.saved(self.recorder, folder, step)
 
     @harmless
-    def _close(self, state: TrainerState) -> None:
-        if self.stopped_by_decision and self.verdict is not None:
-            self.end(Status.STOPPED, self.verdict.decision.why)
-        elif state.global_step >= state.max_steps:
-            self.end(Status.FINISHED, None)
-        else:
-            self.end(Status.STOPPED, f"ended at step {state.global_step} of {state.max_steps}")
+    def _await_checkpoints(self) -> None:
+        self.checkpoints.afterwards.wait()
+
+    @harmless
+    def _end_checkpoints(self, args: TrainingArguments, state: TrainerState) -> None:
+        if self.recorder is not None:
+            self.checkpoints.end(self.recorder, Path(args.output_dir), state.global_step)
 
     @harmless
     def _end_at_exit(self) -> None:
@@ -393,7 +425,7 @@ def _let_go(folder: Path) -> None:
         earlier.close()
 
 
-def _model_facts(model: Any) -> dict[str, Any]:
+def model_facts(model: Any) -> dict[str, Any]:
     """Return what a reader of the journal will want to know of the model."""
     if model is None:
         return {}

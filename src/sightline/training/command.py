@@ -12,20 +12,21 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
-from sightline.checkpoints import Parts
 from sightline.decisions import Policy, Verdict, judge_run
 from sightline.errors import SightlineError, TrainingFailed
 from sightline.evaluation import EvalSet, train_probe
 from sightline.journal import Masker, Recorder
-from sightline.runs import Status
+from sightline.runs import Action, Status
 from sightline.training.best import restore_best
 from sightline.training.budget import EvaluationBudget
-from sightline.training.callback import SightlineCallback
+from sightline.training.callback import SightlineCallback, model_facts
+from sightline.training.changes import changes
+from sightline.training.continuation import Continuation
 from sightline.training.display import Display
 from sightline.training.evaluation_plan import EvaluationPlan
 from sightline.training.examine import refuse_waste
 from sightline.training.interrupts import Interrupts
-from sightline.training.keeping import KeepBest
+from sightline.training.keeping import KeepBest, Rotation
 from sightline.training.model import load_model
 from sightline.training.output_folder import claim_output_folder, clear_output_folder
 from sightline.training.planner import Planner
@@ -33,10 +34,11 @@ from sightline.training.prepare import Prepared, prepare
 from sightline.training.quiet import quiet_libraries
 from sightline.training.ranks import Ranks
 from sightline.training.recipe import Recipe
+from sightline.training.resuming import ResumePoint, take_up
 from sightline.training.trainer import WatchedTrainer
 
 OWN_SAVING_KEYS = {"save_strategy", "save_steps", "saves_per_epoch", "save_total_limit", "load_best_model_at_end"}
-"""Who gives one of these wants the Trainer's own saving; Sightline then neither saves nor removes a checkpoint."""
+"""Who gives one of these says when to save; Sightline then removes checkpoints only beyond a ``save_total_limit``."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,12 +83,12 @@ def train(recipe: Recipe, display: Display) -> Outcome:
     """
     quiet_libraries()
     os.environ.update(recipe.environment)
-    resume_from = claim_output_folder(recipe, display, is_first_process=is_first_process())
+    point = claim_output_folder(recipe, display) if is_first_process() else None
     prepared = prepare(recipe)
     refuse_waste(prepared, display)
-    recorder = _open_journal(prepared, resume_from)
+    recorder = _open_journal(prepared, point)
     try:
-        return _fine_tune(prepared, recorder, resume_from, display)
+        return _fine_tune(prepared, recorder, point, display)
     except SightlineError as error:
         if recorder is not None and not recorder.has_ended:
             recorder.end(Status.FAILED, str(error))
@@ -96,35 +98,75 @@ def train(recipe: Recipe, display: Display) -> Outcome:
             recorder.close()
 
 
-def _fine_tune(prepared: Prepared, recorder: Recorder | None, resume_from: Parts | None, display: Display) -> Outcome:
+def _fine_tune(prepared: Prepared, recorder: Recorder | None, point: ResumePoint | None, display: Display) -> Outcome:
     recipe = prepared.recipe
     watcher = SightlineCallback(
         recipe.output_dir, recorder=recorder, stop_early=recipe.early_stopping, policy=Policy(), display=display
     )
+    watcher.ends_itself = False  # the best weights come after the training
     interrupts = Interrupts()
-    trainer = _make_trainer(prepared, watcher, interrupts, resuming=resume_from is not None)
+    trainer = _make_trainer(prepared, watcher, interrupts)
+    watcher.ranks = Ranks()
+    first_step, resume_from, is_over = watcher.ranks.told_by_first(_where_to_go_on(point, watcher, prepared))
     if recorder is not None:
         display.begin(
             run_name=recipe.output_dir.name,
             max_steps=prepared.cadence.total_steps,
-            first_step=0 if resume_from is None else resume_from.step,
+            first_step=first_step,
             details=_details(prepared, trainer),
         )
+        if point is not None:
+            _tell_changes(point, prepared, trainer, watcher)
     with _told_failures(recipe.output_dir, trainer, watcher), interrupts.caught():
-        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from.path))
-        if interrupts.signal_name is not None:
+        if is_over:  # it was cut off after its last checkpoint; the Trainer itself would train one more step
+            trainer.state.global_step, trainer.state.max_steps = first_step, prepared.cadence.total_steps
+        else:
+            assert trainer.continuation is not None
+            trainer.continuation.resumed_from = resume_from
+            trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+        if interrupts.signal_name is not None and trainer.state.global_step < trainer.state.max_steps:
             watcher.end(Status.STOPPED, f"interrupted by {interrupts.signal_name}")
             best_dir, lines = None, [_how_to_resume(recipe, trainer.state.global_step)]
         else:
             best_dir, lines = restore_best(trainer, watcher, prepared)
+            watcher.conclude(trainer.state)
     status = Status.STOPPED if watcher.stopped_by_decision or interrupts.signal_name else Status.FINISHED
     verdict = None if recorder is None else judge_run(recorder.run(), watcher.policy)
     return Outcome(status, verdict, recipe.output_dir, best_dir, interrupts.signal_name, tuple(lines))
 
 
-def _make_trainer(
-    prepared: Prepared, watcher: SightlineCallback, interrupts: Interrupts, *, resuming: bool
-) -> WatchedTrainer:
+def _where_to_go_on(
+    point: ResumePoint | None, watcher: SightlineCallback, prepared: Prepared
+) -> tuple[int, Path | None, bool]:
+    """Return step and checkpoint to go on from, and whether no step is left to train."""
+    run = watcher.run
+    if point is None or run is None:
+        return 0, None, False
+    if run.eval_loss is not None:
+        watcher.verdict = judge_run(run, watcher.policy)
+        decided = watcher.verdict.decision.action is Action.STOP and int(run.eval_loss.steps[-1]) == point.step
+        watcher.stopped_by_decision = decided and prepared.recipe.early_stopping
+    is_over = watcher.stopped_by_decision or point.step >= prepared.cadence.total_steps
+    return point.step, point.path, is_over
+
+
+def _tell_changes(point: ResumePoint, prepared: Prepared, trainer: WatchedTrainer, watcher: SightlineCallback) -> None:
+    """Name what makes the continuation differ from the run left alone, before its first step."""
+    if point.earlier is None:
+        return
+    now = Masker(os.environ).json(
+        {
+            "arguments": trainer.args.to_dict(),
+            "recipe": prepared.recipe.as_config(),
+            "model": model_facts(trainer.model),
+            "rows": prepared.row_facts(),
+        }
+    )
+    for change in changes(point.earlier.config, now):
+        watcher.warn(f"not as before the checkpoint: {change}")
+
+
+def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: Interrupts) -> WatchedTrainer:
     from trl import SFTConfig
 
     recipe = prepared.recipe
@@ -132,12 +174,15 @@ def _make_trainer(
     model, peft_config = load_model(recipe, prepared.hardware)
     arguments = prepared.sft_arguments()
     callbacks = [watcher, interrupts]
+    limit = arguments.pop("save_total_limit", None)  # the Trainer's rotation deletes folders it never wrote
     if not OWN_SAVING_KEYS & recipe.given:
         arguments["save_strategy"] = "no"  # KeepBest asks for each save
         arguments.pop("save_steps", None)
-        callbacks.insert(1, KeepBest(watcher))
+        callbacks[1:1] = [KeepBest(watcher), Rotation(watcher)]
+    elif limit:
+        callbacks.append(Rotation(watcher, limit))
     eval_rows = prepared.eval_rows
-    arguments["eval_on_start"] = eval_rows is not None and not resuming
+    arguments["eval_on_start"] = eval_rows is not None and not recipe.resume
     trainer = WatchedTrainer(
         model=model,
         peft_config=peft_config,
@@ -151,19 +196,27 @@ def _make_trainer(
         if eval_rows is None
         else EvalSet(train_probe(prepared.train_rows, eval_rows), name="train probe"),
     )
+    trainer.goes_on_unsaved = recipe.on_failed_save == "continue"
+    trainer.continuation = Continuation(
+        trainer,
+        run_id="" if watcher.recorder is None else watcher.recorder.id,
+        steps_per_epoch=prepared.cadence.steps_per_epoch,
+        tell=watcher.warn,
+    )
+    trainer.add_callback(trainer.continuation)
     if eval_rows is not None and not prepared.cadence.fixed_evaluation:
-        _keep_to_budget(prepared, trainer, watcher, resuming=resuming)
+        _keep_to_budget(prepared, trainer, watcher)
     return trainer
 
 
-def _keep_to_budget(prepared: Prepared, trainer: WatchedTrainer, watcher: SightlineCallback, *, resuming: bool) -> None:
+def _keep_to_budget(prepared: Prepared, trainer: WatchedTrainer, watcher: SightlineCallback) -> None:
     """Have evaluations keep to their share of the time; a resumed run goes on with the rows it had."""
     assert trainer.eval_set is not None and trainer.probe_set is not None and prepared.cadence.eval_steps is not None
     planned = EvaluationPlan(prepared.cadence.eval_steps, len(trainer.eval_set), len(trainer.probe_set))
     share = prepared.recipe.eval_time_budget
     trainer.budget = EvaluationBudget(planned.interval, share)
     trainer.add_callback(trainer.budget)
-    if not resuming:
+    if not prepared.recipe.resume:
         trainer.planner = Planner(planned, prepared, trainer.eval_set, trainer.probe_set)
         return
     told = None if watcher.run is None else watcher.run.config.get("evaluation")
@@ -172,22 +225,24 @@ def _keep_to_budget(prepared: Prepared, trainer: WatchedTrainer, watcher: Sightl
     trainer.score_only(made)
 
 
-def _open_journal(prepared: Prepared, resume_from: Parts | None) -> Recorder | None:
-    """Open the run folder on rank 0."""
+def _open_journal(prepared: Prepared, point: ResumePoint | None) -> Recorder | None:
+    """Open the run folder on rank 0, and put away what is not gone on from."""
     if not is_first_process():
         return None
     recipe = prepared.recipe
     clear_output_folder(recipe)
-    rows = {"train": len(prepared.train_rows), "eval": 0 if prepared.eval_rows is None else len(prepared.eval_rows)}
-    return Recorder.open(
+    recorder = Recorder.open(
         recipe.output_dir,
-        config={"recipe": recipe.as_config(), "rows": rows},
+        config={"recipe": recipe.as_config(), "rows": prepared.row_facts()},
         name=recipe.output_dir.name,
-        resume=resume_from is not None,
+        resume=point is not None,
         overwrite=recipe.overwrite,
-        from_step=0 if resume_from is None else resume_from.step,
+        from_step=0 if point is None else point.step,
         max_steps=prepared.cadence.total_steps,
     )
+    if point is not None:
+        take_up(point, recorder)
+    return recorder
 
 
 def is_first_process() -> bool:

@@ -21,7 +21,9 @@ def harmless(event: Event) -> Event:
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return event(self, *args, **kwargs)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # polars panics with a BaseException of its own
             report_once(self, f"{event.__name__}: {type(error).__name__}: {error}")
             return None
 

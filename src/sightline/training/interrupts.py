@@ -18,7 +18,7 @@ WATCHED = (signal.SIGINT, signal.SIGTERM)
 class Interrupts(TrainerCallback):  # type: ignore[misc]
     """Stops the training after the step in which a signal came, and has that step saved.
 
-    The second signal of the same kind acts as if nobody had caught the first. Under several processes a signal to
+    A handler that somebody else had set for the signal is called once the state is saved. The second signal of the same kind acts as if nobody had caught the first. Under several processes a signal to
     any of them stops all at the same step.
     """
 
@@ -35,10 +35,12 @@ class Interrupts(TrainerCallback):  # type: ignore[misc]
                 self._earlier[number] = signal.signal(number, self._came)
         except ValueError:  # not the main thread
             pass
+        earlier = dict(self._earlier)
         try:
             yield self
         finally:
             self._give_back()
+            self._call_earlier(earlier)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -64,6 +66,15 @@ class Interrupts(TrainerCallback):  # type: ignore[misc]
             signal.raise_signal(number)
             return
         self.signal_name = signal.Signals(number).name
+
+    def _call_earlier(self, earlier: dict[int, Any]) -> None:
+        """Call whoever waited for the signal before: a batch system's handler asks to be started again, say."""
+        if self.signal_name is None:
+            return
+        number = signal.Signals[self.signal_name]
+        waiting = earlier.get(number)
+        if callable(waiting) and waiting is not signal.default_int_handler:
+            waiting(number, None)
 
     def _give_back(self) -> None:
         for number, earlier in self._earlier.items():

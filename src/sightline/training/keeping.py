@@ -1,10 +1,8 @@
-"""KeepBest: saves at evaluations, keeps the best and the last checkpoint and removes the others it wrote."""
+"""KeepBest saves at evaluations; Rotation keeps the best and the last checkpoints and removes the others of the run."""
 
 from __future__ import annotations
 
-import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,16 +11,14 @@ from sightline.runs import Checkpoint
 from sightline.training.callback import SightlineCallback
 from sightline.training.harmless import harmless
 from sightline.training.ranks import Ranks
+from sightline.training.saving import remove_whole
 
 SAVING_SHARE = 0.05
 """Saving may take this share of the run's time; a new best is saved whatever it costs."""
 
 
 class KeepBest(TrainerCallback):  # type: ignore[misc]
-    """Rotation that follows the verdict.
-
-    The Trainer's own rotation sorts by modification time and deletes folders it never wrote; this one removes only
-    checkpoints saved by this run, never the best and never the last, and only after a newer one is on disk.
+    """Has a step saved when it is the best so far, the last one, or when saving is cheap enough.
 
     Parameters
     ----------
@@ -65,12 +61,10 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Remove what is neither best nor last, now that the new one is whole."""
+        """Take note of what saving costs."""
         if self._last_save_s:
             self._saving_s += time.monotonic() - self._last_save_s
             self._last_save_s = 0.0
-        if state.is_world_process_zero:
-            self._rotate(state.global_step)
 
     @harmless
     def _wanted(self, state: TrainerState, control: TrainerControl) -> bool:
@@ -81,26 +75,49 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         elapsed = time.monotonic() - self._began
         return is_best or is_end or self._saving_s <= SAVING_SHARE * elapsed
 
-    @harmless
-    def _rotate(self, last_step: int) -> None:
-        run, verdict = self.watcher.run, self.watcher.verdict
-        recorder = self.watcher.recorder
-        if run is None or recorder is None:
+
+class Rotation(TrainerCallback):  # type: ignore[misc]
+    """Removes checkpoints that are neither best nor among the last, by step, once the new one is verified.
+
+    The Trainer's own rotation goes by modification times and deletes folders it never wrote; this one removes only
+    checkpoints that the journal of this run names.
+
+    Parameters
+    ----------
+    watcher : SightlineCallback
+        Knows the best step, and verifies each checkpoint before this callback's turn.
+    keep : int
+        Checkpoints that stay besides the best one, at least 1.
+    """
+
+    def __init__(self, watcher: SightlineCallback, keep: int = 1) -> None:
+        self.watcher = watcher
+        self.keep = max(1, keep)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Have the others removed as soon as the new one is safe."""
+        if state.is_world_process_zero:
+            verdict = self.watcher.verdict
+            best = None if verdict is None or verdict.diagnosis.best is None else verdict.diagnosis.best.step
+            self.watcher.checkpoints.afterwards.do(self._rotate, state.global_step, best)
+
+    def _rotate(self, last_step: int, best_step: int | None) -> None:
+        recorder, run = self.watcher.recorder, self.watcher.run
+        if recorder is None or run is None:
             return
-        keep = {last_step}
-        if verdict is not None and verdict.diagnosis.best is not None:
-            keep.add(verdict.diagnosis.best.step)
-        for checkpoint in run.checkpoints:
-            if checkpoint.step in keep or checkpoint.deleted:
-                continue
-            if self._is_ours(checkpoint):
-                shutil.rmtree(checkpoint.path)
+        there = [checkpoint for checkpoint in run.checkpoints if not checkpoint.deleted]
+        if not any(checkpoint.step == last_step and checkpoint.verified for checkpoint in there):
+            return  # the new one is not safe: nothing goes
+        newest = sorted(checkpoint.step for checkpoint in there if checkpoint.step <= last_step)[-self.keep :]
+        for checkpoint in there:
+            if checkpoint.step not in (*newest, best_step) and _is_ours(checkpoint):
+                remove_whole(checkpoint.path)
                 recorder.checkpoint(
                     Checkpoint(checkpoint.step, checkpoint.path, checkpoint.size_bytes, deleted=True), "deleted"
                 )
 
-    @staticmethod
-    def _is_ours(checkpoint: Checkpoint) -> bool:
-        """Whether the folder is a real one and carries the name the Trainer gives."""
-        folder: Path = checkpoint.path
-        return folder.name == f"checkpoint-{checkpoint.step}" and folder.is_dir() and not folder.is_symlink()
+
+def _is_ours(checkpoint: Checkpoint) -> bool:
+    """Whether the folder is a real one and carries the name the Trainer gives."""
+    folder = checkpoint.path
+    return folder.name == f"checkpoint-{checkpoint.step}" and folder.is_dir() and not folder.is_symlink()

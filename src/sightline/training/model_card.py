@@ -2,58 +2,87 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 from sightline.decisions import Verdict
-from sightline.runs import perplexity
+from sightline.runs import Run, perplexity
 from sightline.training.prepare import Prepared
 
 
-def write_model_card(best_dir: Path, prepared: Prepared, verdict: Verdict) -> None:
-    """Replace the library's empty card by one that states facts.
+def model_card(prepared: Prepared, verdict: Verdict) -> str:
+    """Return a card that states facts, to stand in for the library's empty one.
 
     Parameters
     ----------
-    best_dir : Path
-        Folder with the best weights.
     prepared : Prepared
         Rows and recipe of the run.
     verdict : Verdict
-        What the run came to.
+        What the run came to; it has a best step.
+
+    Returns
+    -------
+    str
+        Markdown with the front matter that the Hub reads.
     """
-    (best_dir / "README.md").write_text(_card(prepared, verdict), encoding="utf-8")
-
-
-def _card(prepared: Prepared, verdict: Verdict) -> str:
     recipe, run, diagnosis = prepared.recipe, verdict.run, verdict.diagnosis
     best = diagnosis.best
     assert best is not None
-    validation = 0 if prepared.eval_rows is None else len(prepared.eval_rows)
-    base = None if run.eval_loss is None else run.eval_loss.at(0)
-    onset = "" if diagnosis.onset is None else f" since step {diagnosis.onset.step}"
-    method = f"LoRA (r {recipe.lora_r}, alpha {recipe.effective_lora_alpha:g})" if recipe.use_peft else "all weights"
-    facts = [
-        ("Base model", f"`{recipe.model_name_or_path}`"),
-        ("Trained", method),
-        ("Data", ", ".join(f"`{source}`" for source in recipe.dataset)),
-        ("Rows", f"{len(prepared.train_rows):,} training, {validation:,} validation"),
-        ("Learning rate", f"{recipe.learning_rate:g}"),
-        ("Rows a step", f"{prepared.cadence.rows_per_step}"),
-        ("Step", f"{best.step} of {prepared.cadence.total_steps} planned, {run.last_step} run"),
-        ("Validation loss", f"{best.eval_loss:.4f} nats per token (perplexity {perplexity(best.eval_loss):.4g})"),
-        ("Base model's validation loss", "not known" if base is None else f"{base:.4f}"),
-        ("The run", f"{diagnosis.phase.value}{onset}"),
-        ("Chosen", f"lowest exact validation loss of {0 if run.eval_loss is None else len(run.eval_loss)} evaluations"),
-    ]
-    header = ["---", f"base_model: {recipe.model_name_or_path}", "pipeline_tag: text-generation"]
-    header += [
+    header = [
+        "---",
+        f"base_model: {recipe.model_name_or_path}",
+        "pipeline_tag: text-generation",
         "library_name: " + ("peft" if recipe.use_peft else "transformers"),
         "tags:",
         "- sightline",
         "- sft",
         "---",
     ]
-    table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts)]
+    table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in _facts(prepared, verdict))]
     alike = [str(step) for step in best.equivalent_steps if step != best.step]
     note = f"\nSteps {', '.join(alike)} cannot be told apart from it.\n" if alike else ""
     return "\n".join([*header, "", f"# {run.name}", "", *table, "", verdict.decision.why, note])
+
+
+def _facts(prepared: Prepared, verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """Yield what the card's table states, name and value."""
+    recipe, run, diagnosis = prepared.recipe, verdict.run, verdict.diagnosis
+    best = diagnosis.best
+    assert best is not None
+    validation = 0 if prepared.eval_rows is None else len(prepared.eval_rows)
+    base = None if run.eval_loss is None else run.eval_loss.at(0)
+    onset = "" if diagnosis.onset is None else f" since step {diagnosis.onset.step}"
+    yield "Base model", f"`{recipe.model_name_or_path}`"
+    yield (
+        "Trained",
+        f"LoRA (r {recipe.lora_r}, alpha {recipe.effective_lora_alpha:g})" if recipe.use_peft else "all weights",
+    )
+    yield "Data", ", ".join(f"`{source}`" for source in recipe.dataset)
+    yield "Rows", f"{len(prepared.train_rows):,} training, {validation:,} validation"
+    yield "Learning rate", f"{recipe.learning_rate:g}"
+    yield "Rows a step", f"{prepared.cadence.rows_per_step}"
+    yield "Step", f"{best.step} of {prepared.cadence.total_steps} planned, {run.last_step} run"
+    yield "Validation loss", _loss(best.eval_loss)
+    yield "Base model's validation loss", "not known" if base is None else _loss(base)
+    for metric, score in _gold(run, best.step):
+        yield f"Gold score ({metric})", score
+    yield "The run", f"{diagnosis.phase.value}{onset}"
+    evaluations = 0 if run.eval_loss is None else len(run.eval_loss)
+    yield "Chosen", f"lowest exact validation loss of {evaluations} evaluations"
+
+
+def _loss(nats: float) -> str:
+    return f"{nats:.4f} nats per token (perplexity {perplexity(nats):.4g})"
+
+
+def _gold(run: Run, step: int) -> Iterator[tuple[str, str]]:
+    """Yield what the newest gold set says of a step, metric and sentence."""
+    if not run.judgements:
+        return
+    newest = run.judgements[-1]
+    for comparison in newest.comparisons:
+        if comparison.tuned.step == step:
+            yield (
+                comparison.metric,
+                f"{comparison.tuned.value:.4g}, base model {comparison.base.value:.4g}, on {comparison.tuned.n} rows of "
+                f"{newest.gold}: {comparison.answer.value}",
+            )

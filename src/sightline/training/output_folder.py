@@ -5,15 +5,22 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from sightline.checkpoints import Parts, find_checkpoints, newest_complete
-from sightline.errors import CheckpointError, RunFolderExists, UsageError
+from sightline.checkpoints import find_checkpoints
+from sightline.errors import RunFolderExists
 from sightline.journal import reader
-from sightline.runs import Run, Severity, Status
+from sightline.journal.lines import RunLine
+from sightline.runs import Run, Severity
+from sightline.training.continuation import run_of
 from sightline.training.display import Display
 from sightline.training.recipe import Recipe
+from sightline.training.resuming import QUARANTINED, ResumePoint, find_resume_point, refuse_ended
+from sightline.training.saving import clear_leftovers, remove_whole
+
+MADE_AT_THE_END = ("best", "merged")
+"""Folders that a run writes beside its checkpoints when it is over."""
 
 
-def claim_output_folder(recipe: Recipe, display: Display, *, is_first_process: bool = True) -> Parts | None:
+def claim_output_folder(recipe: Recipe, display: Display) -> ResumePoint | None:
     """Refuse a folder that holds another run, and find where to resume; nothing is written or removed yet.
 
     Parameters
@@ -21,14 +28,12 @@ def claim_output_folder(recipe: Recipe, display: Display, *, is_first_process: b
     recipe : Recipe
         Says the folder, and whether to resume or to overwrite.
     display : Display
-        Told of incomplete checkpoints that are passed over.
-    is_first_process : bool
-        The other ranks of a distributed run only look where to resume: the first one may have begun to write.
+        Told of checkpoints that are passed over.
 
     Returns
     -------
-    Parts or None
-        The checkpoint to resume from; None for a fresh start.
+    ResumePoint or None
+        Where to go on; None for a fresh start.
 
     Raises
     ------
@@ -36,17 +41,18 @@ def claim_output_folder(recipe: Recipe, display: Display, *, is_first_process: b
         If there is a run and neither ``resume`` nor ``overwrite`` was asked, or overwriting would remove a
         checkpoint that the run did not write.
     UsageError
-        If there is nothing to resume, or the run is finished.
+        If there is nothing to resume, or the run has come to its end.
     CheckpointError
-        If no checkpoint of the run is complete.
+        If no checkpoint of the run can be gone on from.
     """
     folder = recipe.output_dir
-    if not is_first_process:
-        return newest_complete(folder)[0] if recipe.resume else None
-    earlier = _earlier_run(folder)
-    checkpoints = find_checkpoints(folder)
+    earlier = reader.read(folder) if reader.recognises(folder) else None
     if recipe.resume:
-        return _resume_point(folder, earlier, recipe, display)
+        refuse_ended(folder, earlier, early_stopping=recipe.early_stopping)
+        point = find_resume_point(folder, earlier)
+        _tell(point, display)
+        return point
+    checkpoints = find_checkpoints(folder)
     if earlier is None and not checkpoints:
         return None
     if not recipe.overwrite:
@@ -55,9 +61,9 @@ def claim_output_folder(recipe: Recipe, display: Display, *, is_first_process: b
             f"{folder}: holds {what}; --resume goes on with it, --overwrite starts again in its place, "
             "--output_dir chooses another folder"
         )
-    own = _own_checkpoints(earlier)
+    own, run_id = _own_checkpoints(earlier), _run_id(folder)
     for parts in checkpoints:
-        if parts.path.name not in own:
+        if parts.path.name not in own and (run_id is None or run_of(parts.path) != run_id):
             raise RunFolderExists(
                 f"{parts.path}: not written by the run that is to be overwritten; move it away or choose another "
                 "--output_dir"
@@ -66,39 +72,39 @@ def claim_output_folder(recipe: Recipe, display: Display, *, is_first_process: b
 
 
 def clear_output_folder(recipe: Recipe) -> None:
-    """Remove the checkpoints and the best weights of the run that is overwritten, and nothing else."""
+    """Remove what saves that were cut off left behind and, to overwrite a run, what it wrote; nothing else."""
     folder = recipe.output_dir
-    earlier = _earlier_run(folder)
-    if not recipe.overwrite or earlier is None:
+    if not folder.is_dir():
         return
-    own = _own_checkpoints(earlier)
+    clear_leftovers(folder)
+    if not recipe.overwrite or not reader.recognises(folder):
+        return
+    own, run_id = _own_checkpoints(reader.read(folder)), _run_id(folder)
     for parts in find_checkpoints(folder):
-        if parts.path.name in own:
-            shutil.rmtree(parts.path)
-    best = folder / "best"
-    if best.is_dir() and not best.is_symlink():
-        shutil.rmtree(best)
+        if parts.path.name in own or run_of(parts.path) == run_id:
+            remove_whole(parts.path)
+    for name in (*MADE_AT_THE_END, *(QUARANTINED + name for name in own)):
+        made = folder / name
+        if made.is_dir() and not made.is_symlink():
+            shutil.rmtree(made)
+
+
+def _tell(point: ResumePoint, display: Display) -> None:
+    for passed in point.passed_over:
+        display.notice(f"{passed.path.name} is passed over: {passed.why}", Severity.WARNING)
+    if not point.is_verified:
+        display.notice(
+            f"{point.path.name} has no hash manifest: it is whole, but nobody can say that its bytes are those that "
+            "were saved",
+            Severity.WARNING,
+        )
 
 
 def _own_checkpoints(run: Run | None) -> set[str]:
     return set() if run is None else {checkpoint.path.name for checkpoint in run.checkpoints}
 
 
-def _earlier_run(folder: Path) -> Run | None:
-    return reader.read(folder) if reader.recognises(folder) else None
-
-
-def _resume_point(folder: Path, earlier: Run | None, recipe: Recipe, display: Display) -> Parts:
-    newest, skipped = newest_complete(folder)
-    if earlier is not None and earlier.status is Status.FINISHED:
-        raise UsageError(
-            f"{folder}: the run is finished at step {earlier.last_step}; to train longer start a new run from its "
-            f"weights: --model_name_or_path {folder / 'best'} --output_dir NEW"
-        )
-    for parts in skipped:
-        display.notice(f"{parts.path.name} is passed over, it lacks {', '.join(parts.missing)}", Severity.WARNING)
-    if newest is None:
-        if skipped:
-            raise CheckpointError(f"{folder}: no complete checkpoint to resume from; --overwrite starts again")
-        raise UsageError(f"{folder}: nothing to resume (no checkpoint-N); leave --resume out to start")
-    return newest
+def _run_id(folder: Path) -> str | None:
+    if not reader.recognises(folder):
+        return None
+    return next((line.id for line in reader.read_lines(folder) if isinstance(line, RunLine)), None)

@@ -54,6 +54,15 @@ class Prepared:
     notes: tuple[str, ...] = ()
     """What the user should know of how the recipe was understood."""
 
+    def row_facts(self) -> dict[str, Any]:
+        """Counts and hashes of the rows, so that a resumed run notices other ones."""
+        sides = {"train": self.train_rows, "eval": self.eval_rows}
+        facts: dict[str, Any] = {}
+        for side, rows in sides.items():
+            facts[side] = 0 if rows is None else len(rows)
+            facts[f"{side}_digest"] = None if rows is None else rows.digest()
+        return facts
+
     def sft_arguments(self) -> dict[str, Any]:
         """Keyword arguments for ``trl.SFTConfig`` that fit these rows and this machine's memory."""
         from sightline.training.checks.context import CheckContext

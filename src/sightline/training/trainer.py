@@ -6,7 +6,8 @@ What differs from SFTTrainer, and why:
   and scores the train probe the same way.
 - ``compute_loss()`` gives the same loss, without the entropy and the accuracy that SFTTrainer computes at every
   position; off Triton devices it projects to the vocabulary only where there is a label.
-- rows come tokenised, from memory.
+- rows come tokenised, from memory, in an order that seed and epoch alone decide.
+- checkpoints are saved whole or not at all.
 """
 
 from __future__ import annotations
@@ -20,17 +21,23 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
+from torch.utils.data import RandomSampler, SequentialSampler
 from transformers import PrinterCallback, TrainerControl
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
 from sightline.evaluation import EvalSet, evaluate
 from sightline.runs import Evaluation
 from sightline.training.budget import EvaluationBudget
 from sightline.training.callback import SightlineCallback
+from sightline.training.continuation import Continuation
 from sightline.training.evaluation_plan import EvaluationPlan
 from sightline.training.labelled_head import project_labelled_positions
+from sightline.training.ranks import Ranks
+from sightline.training.row_order import RowOrder
 from sightline.training.rows import TokenisedRow
 from sightline.training.sample import Sample
+from sightline.training.saving import save_checkpoint
 
 
 class RowsInMemory(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -101,9 +108,15 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         )
         if self._plain_loss:
             project_labelled_positions(self.model)
-        self._tokens_since_log: torch.Tensor | int = 0
+        self.tokens_since_log: torch.Tensor | int = 0
         self._logged_at = time.perf_counter()
         self._evaluating_s = 0.0
+        self.row_order: RowOrder | None = None
+        """The order of the training rows, once their loader is made; None where a strategy has no order of rows."""
+        self.continuation: Continuation | None = None
+        self.goes_on_unsaved = False
+        """Whether a failed save is told and training goes on, instead of breaking off."""
+        self._saving_ranks: Ranks | None = None
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -160,9 +173,9 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
     ) -> Any:
         """Return the mean token loss over all tokens of the update, as SFTTrainer does."""
         if "attention_mask" in inputs:
-            self._tokens_since_log = self._tokens_since_log + inputs["attention_mask"].sum()
+            self.tokens_since_log = self.tokens_since_log + inputs["attention_mask"].sum()
         else:
-            self._tokens_since_log = self._tokens_since_log + inputs["input_ids"].numel()
+            self.tokens_since_log = self.tokens_since_log + inputs["input_ids"].numel()
         if not self._plain_loss or return_outputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         outputs = model(**inputs, use_cache=False, fused_lm_head=True, num_items_in_batch=num_items_in_batch)
@@ -174,11 +187,38 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the tokens seen and their rate to the training logs."""
         if "loss" in logs:
-            tokens = self.accelerator.reduce(torch.as_tensor(self._tokens_since_log, device=self.args.device)).item()
+            tokens = self.accelerator.reduce(torch.as_tensor(self.tokens_since_log, device=self.args.device)).item()
             now = time.perf_counter()
             training_s = max(now - self._logged_at - self._evaluating_s, 1e-9)
             self.state.num_input_tokens_seen += int(tokens)
             logs["num_input_tokens_seen"] = self.state.num_input_tokens_seen
             logs["tokens_per_second"] = round(tokens / training_s, 1)
-            self._tokens_since_log, self._logged_at, self._evaluating_s = 0, now, 0.0
+            self.tokens_since_log, self._logged_at, self._evaluating_s = 0, now, 0.0
         super().log(logs, start_time)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the output folder without TRL's draft, which is written at every save; the best weights get a card."""
+        if self.args.push_to_hub:
+            super().create_model_card(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Draw each epoch's rows from its own seed, so that a resumed run finds the same order."""
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, RandomSampler | LengthGroupedSampler | SequentialSampler):
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self.row_order = RowOrder(sampler, seed)
+        return self.row_order
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save whole or not at all."""
+        assert self.continuation is not None
+        if self._saving_ranks is None:
+            self._saving_ranks = Ranks()
+        try:
+            save_checkpoint(self, self._saving_ranks, self.continuation.write)
+        except Exception as error:
+            if not self.goes_on_unsaved:
+                raise
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.watcher.warn(f"checkpoint-{self.state.global_step} could not be saved, training goes on: {first_line}")

@@ -158,6 +158,8 @@ def _run(recipe: Recipe) -> Iterator[Contradiction]:
     """Schedule, what is kept, and the output folder."""
     if recipe.resume and recipe.overwrite:
         yield ("resume", "overwrite"), "one goes on with the run in the output folder, the other deletes it"
+    if recipe.merge and not recipe.use_peft:
+        yield ("merge",), "only an adapter can be merged into its base model; give use_peft, or leave merge out"
     if recipe.keep_by == "gold":
         yield (
             ("keep_by",),

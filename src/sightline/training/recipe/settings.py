@@ -93,7 +93,11 @@ class Recipe(BaseModel):
     eval_time_budget: float = Field(default=0.10, gt=0, le=1)
     """Largest share of the run's time that evaluation may take."""
     resume: bool = False
-    """Go on from the newest complete checkpoint of ``output_dir``."""
+    """Go on from the newest verified checkpoint of ``output_dir``."""
+    on_failed_save: Literal["stop", "continue"] = "stop"
+    """What a save that fails (a full disk) does to the training; the last good checkpoint stays either way."""
+    merge: bool = False
+    """Write the best adapter merged into its base model, too."""
     overwrite: bool = False
     force: bool = False
     """Train although a check found something critical."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -87,6 +88,13 @@ class TokenisedRows(Sequence[TokenisedRow]):
     def tokens(self) -> int:
         """Tokens of all rows."""
         return int(self.input_ids.size)
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits of the rows' tokens, of what is learnt of them and of their order."""
+        hashed = hashlib.blake2b(digest_size=8)
+        for array in (self.input_ids, self.labelled, self.offsets):
+            hashed.update(np.ascontiguousarray(array).data)
+        return hashed.hexdigest()
 
     def select(self, index: ArrayLike) -> TokenisedRows:
         """Return some of the rows, by a boolean mask or by positions."""
