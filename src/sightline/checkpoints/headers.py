@@ -141,7 +141,7 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> Tensor:
     expected = -(-math.prod(shape) * bits // 8)
     if end - start != expected:
         raise CheckpointError(
-            f"{path}: {_short(name)}: {end - start} bytes where {dtype} of shape {shape} takes {expected}"
+            f"{path}: {_short(name)}: {end - start} bytes where {dtype} of shape {_short(str(shape))} takes {_short(str(expected))}"
         )
     return Tensor(dtype, tuple(shape), data_start + start, data_start + end)
 

@@ -17,6 +17,7 @@ from sightline.checkpoints.state import StateBrief, read_state
 from sightline.errors import CheckpointError
 from sightline.runs import Curve, Run
 from sightline.sources import read_runs
+from sightline.sources.files import is_regular
 
 _DEPTH = 3
 _FILES = 20_000
@@ -164,7 +165,7 @@ def _listed(parts: Parts, state: StateBrief | None, run: Run | None, base: Base 
         eval_loss=eval_loss,
         is_exact=exact is not None,
         base=base,
-        has_manifest=(parts.path / MANIFEST).is_file(),
+        has_manifest=is_regular(parts.path / MANIFEST),
         frees_bytes=freed_bytes(parts.path),
     )
 

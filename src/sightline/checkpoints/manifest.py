@@ -142,7 +142,8 @@ def read_manifest(folder: Path) -> Manifest | None:
             raise CheckpointError(f"{path}: format {told['sightline_manifest']!r}, this Sightline knows {FORMAT}")
         manifest = _from_json(told)
     except (SourceError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the hash manifest is damaged itself ({_reason(error)})") from None
+        reason = _reason(error).removeprefix(f"{path}: ")
+        raise CheckpointError(f"{path}: the hash manifest is damaged itself ({reason})") from None
     return manifest
 
 

@@ -117,14 +117,17 @@ def sizes_of(folder: Path) -> dict[str, int]:
     sizes: dict[str, int] = {}
 
     def refused(error: OSError) -> None:
-        raise CheckpointError(f"{error.filename}: cannot be listed ({error.strerror})") from None
+        raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from None
 
     for parent, _, names in os.walk(folder, onerror=refused):
         inner = Path(parent).relative_to(folder)
         for name in names:
             try:
                 status = os.lstat(Path(parent) / name)
-            except OSError:  # removed since it was listed
+            except FileNotFoundError:  # removed since it was listed
+                continue
+            except OSError as error:
+                refused(error)
                 continue
             if stat.S_ISREG(status.st_mode):
                 sizes[(inner / name).as_posix()] = status.st_size
@@ -148,7 +151,7 @@ def weights_of(folder: Path, files: dict[str, int]) -> tuple[tuple[str, ...], li
     weights = next((name for name in WEIGHTS if name in files), None)
     if weights is not None:
         return (weights,), _lacking_file(folder, weights, files, "weights")
-    if any((folder / name).is_symlink() for name in (*WEIGHTS, *INDEXES)):
+    if any(_is_link(folder / name) for name in (*WEIGHTS, *INDEXES)):
         return (), ["weights (a link, which is not followed)"]
     return (), [] if _has_sharded(files, _FSDP_WEIGHTS, "model_states.pt") else ["weights"]
 
@@ -166,7 +169,7 @@ def _shards(folder: Path, index: Path, files: dict[str, int]) -> tuple[tuple[str
     for shard in shards:
         if Path(shard).name != shard:
             lacking.append(f"weights ({index.name} names {shard!r}, which is not a file of this folder)")
-        elif (folder / shard).is_symlink():
+        elif _is_link(folder / shard):
             lacking.append(f"weights ({shard} is a link, which is not followed)")
         elif shard not in files:
             lacking.append(f"weights ({shard} is named by {index.name} and not there)")
@@ -185,7 +188,8 @@ def _lacking_file(folder: Path, name: str, files: dict[str, int], what: str) -> 
         elif name.endswith((".pt", ".pth", ".bin")):
             read_records(folder / name)
     except CheckpointError as error:
-        return [f"whole {what} ({name}: {_without(error, folder / name)})"]
+        whole = f"a whole {what[4:]}" if what in ("the optimizer", "the scheduler") else f"whole {what}"
+        return [f"{whole} ({name}: {_without(error, folder / name)})"]
     return []
 
 
@@ -206,7 +210,7 @@ def _lacking_random_states(folder: Path, files: dict[str, int]) -> list[str]:
     ranks = sorted(name for name in files if _RNG.fullmatch(name))
     if not ranks:
         return ["the random states (rng_state.pth)"]
-    lacking = [lack for name in ranks for lack in _lacking_file(folder, name, files, "the random states")]
+    lacking = [lack for name in ranks for lack in _lacking_file(folder, name, files, "random states")]
     if "rng_state.pth" not in ranks:
         of_ranks = {int(name.removeprefix("rng_state_").removesuffix(".pth")) for name in ranks}
         gaps = sorted(set(range(min(max(of_ranks), MOST_FILES))) - of_ranks)
@@ -244,6 +248,13 @@ def _has_sharded(files: dict[str, int], fsdp: re.Pattern[str], deepspeed: str) -
         if _DEEPSPEED.fullmatch(top) and rest.endswith(deepspeed) and size:
             return True
     return False
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:  # in a folder that may not be entered
+        return False
 
 
 def _without(error: CheckpointError, path: Path) -> str:

@@ -92,22 +92,22 @@ def _records(path: Path, file: BinaryIO) -> tuple[Record, ...] | None:
         raise CheckpointError(f"{path}: cut short: a zip of {size} bytes without its directory")
     count, length, offset = struct.unpack("<HII", tail[at + 10 : at + 20])
     if (count, length, offset) != (0, 0, 0) and (count == 0xFFFF or length == 0xFFFFFFFF or offset == 0xFFFFFFFF):
-        count, length, offset = _zip64_end(path, file, tail, at)
+        count, length, offset = _zip64_end(path, file, tail, at, size)
     if length > DIRECTORY_LIMIT_BYTES or offset + length > size:
         raise CheckpointError(f"{path}: its zip directory claims {length} bytes at {offset} of {size}")
     file.seek(offset)
     records = sorted(_entries(path, file.read(length), count), key=lambda record: record.local_offset)
-    if sum(record.size_bytes for record in records) > size:
-        raise CheckpointError(f"{path}: the records of its zip overlap")
+    if sum(record.size_bytes for record in records) > size or any(r.local_offset >= size for r in records):
+        raise CheckpointError(f"{path}: the records of its zip overlap, or lie beyond its end")
     return tuple(records)
 
 
-def _zip64_end(path: Path, file: BinaryIO, tail: bytes, at: int) -> tuple[int, int, int]:
+def _zip64_end(path: Path, file: BinaryIO, tail: bytes, at: int, size: int) -> tuple[int, int, int]:
     """Follow the locator before the end record to the directory of a zip with large offsets."""
     locator = tail[max(0, at - 20) : at]
     if not locator.startswith(_LOCATOR64) or len(locator) < 20:
         raise CheckpointError(f"{path}: its zip directory is damaged (no zip64 locator)")
-    file.seek(min(struct.unpack("<Q", locator[8:16])[0], 2**62))
+    file.seek(min(struct.unpack("<Q", locator[8:16])[0], size))
     record = file.read(56)
     if not record.startswith(_END64) or len(record) < 56:
         raise CheckpointError(f"{path}: its zip directory is damaged (no zip64 end)")
@@ -148,7 +148,7 @@ def _large(extra: bytes, values: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def _is_whole(file: BinaryIO, record: Record) -> bool:
-    file.seek(min(record.local_offset, 2**62))
+    file.seek(record.local_offset)
     local = file.read(30)
     if len(local) < 30 or not local.startswith(_LOCAL):
         return False

@@ -140,8 +140,8 @@ def _unfit_index(folder: Path, files: Mapping[str, int], headers: Mapping[str, H
         told = read_object(folder / index).get("weight_map")
     except CheckpointError as error:
         return [Problem("structure", index, _without(error, folder / index))]
-    if not isinstance(told, dict):
-        return [Problem("structure", index, "has no weight_map")]
+    if not isinstance(told, dict) or not all(isinstance(shard, str) for shard in told.values()):
+        return [Problem("structure", index, "has no weight_map of tensors to files")]
     held = {name: shard for shard, header in headers.items() for name in header.tensors}
     lost = [name for name, shard in told.items() if shard in headers and held.get(name) != shard]
     unnamed = [name for name in held if name not in told]

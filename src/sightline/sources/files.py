@@ -113,8 +113,9 @@ def read_whole(path: Path, limit: int = WHOLE_BYTES) -> bytes:
         If it is larger than ``limit`` bytes.
     """
     with open_regular(path) as file:
-        content = _read(path, file, limit + 1)
-    if len(content) > limit:
+        known = os.fstat(file.fileno()).st_size  # not a byte is read of what is too large anyway
+        content = b"" if known > limit else _read(path, file, limit + 1)
+    if max(known, len(content)) > limit:
         raise MalformedLog(f"{path}: larger than {limit >> 20} MiB, the most that a file of this format may have")
     return content
 
