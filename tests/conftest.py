@@ -17,6 +17,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))  # `HYPOTHE
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["SIGHTLINE_CACHE"] = "0"  # what a test reads is not to be remembered in the home of who runs it
 
 
 @pytest.fixture(scope="session")

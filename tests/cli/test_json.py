@@ -8,7 +8,7 @@ import math
 import pytest
 
 from sightline.cli.reading import as_document
-from sightline.decisions import judge_run
+from sightline.decisions import judge_run, verdict_as_json
 from sightline.sources import ReadError
 from sightline.terminal.strict_json import strict_json
 from tests.cli.logs import EVALS, sightline, trainer_state
@@ -22,6 +22,7 @@ SCHEMA = {
     "n_train": int,
     "n_eval": int,
     "last_step": (int, type(None)),
+    "step_unit": str,
     "status": str,
     "phase": str,
     "confidence": (float, type(None)),
@@ -88,7 +89,7 @@ def strictly(text: str):
 def test_document_keeps_to_its_schema(name):
     """Whatever the run: unknown is null and never absent, non-finite numbers are strings."""
     error = ReadError(path=verdicts.textbook().run.path, error="cannot\x1b be read")
-    document = strictly(strict_json(as_document([verdicts.ALL[name]()], [error])))
+    document = strictly(strict_json(as_document([verdict_as_json(verdicts.ALL[name]())], [error])))
     assert set(document) == {"sightline", "runs", "errors"} and document["sightline"] == 1
     assert document["errors"] == [{"path": "outputs/textbook", "error": "cannot\x1b be read"}]
     (run,) = document["runs"]

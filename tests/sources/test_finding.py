@@ -165,7 +165,7 @@ def test_cache_remembers_readers_only_of_unchanged_files(tmp_path: Path) -> None
     def found() -> list[str]:
         with Cache(tmp_path / "cache") as cache:
             return [
-                part[0].NAME
+                part[0].name
                 for each in find([log.parent], cache=cache)
                 if isinstance(each, Found)
                 for part in each.parts

@@ -13,7 +13,7 @@ import pytest
 
 from sightline.errors import UsageError
 from sightline.sources import follow as follow_module
-from sightline.sources.follow import Follower
+from sightline.sources.follow import Follower, liveliest
 from tests.sources.test_trainer_state import history, write_state
 from tests.sources.writers import WandbLog, event, file_version
 
@@ -170,6 +170,46 @@ def test_rotation_goes_on(growing: tuple[Path, bytes, Callable[[int], bytes]]) -
     path.write_bytes(start + line(10))
     assert steps(follower.poll()) == [10]
     assert follower.run is not None and len(follower.run.curves["loss"]) == 10
+
+
+def test_lines_written_just_before_a_rotation_are_not_lost(tmp_path: Path) -> None:
+    """What a file gained between the last look and being moved aside is read from where it now lies."""
+    path = tmp_path / "train.log"
+    append(path, b"".join(console_line(step) for step in range(1, 10)))
+    follower = Follower(path)
+    follower.poll()
+    append(path, console_line(10) + console_line(11))
+    path.rename(tmp_path / "train.log.1")
+    append(path, console_line(12))
+    assert steps(follower.poll()) == [10, 11, 12]
+
+
+def test_another_run_is_said_to_have_begun(tmp_path: Path) -> None:
+    """The first look and a run that follows another begin; what goes on does not."""
+    path = tmp_path / "train.log"
+    append(path, b"".join(console_line(step) for step in range(1, 10)))
+    follower = Follower(path)
+    assert follower.poll().begun
+    append(path, console_line(10))
+    growth = follower.poll()
+    assert growth and not growth.begun
+    append(path, console_line(1) + console_line(2))
+    growth = follower.poll()
+    assert growth.begun and steps(growth) == [1, 2]
+
+
+def test_the_liveliest_log_of_a_folder(tmp_path: Path) -> None:
+    """Of several runs the one written last, of its logs one that grows point by point."""
+    for i, name in enumerate(("a", "b")):
+        state = write_state(tmp_path / name / "checkpoint-50", history(50), mtime=1e9 + i)
+        events = tmp_path / name / "runs" / "events.out.tfevents.1.h"
+        events.parent.mkdir()
+        events.write_bytes(file_version() + event_record(50))
+        os.utime(events, (1e9 - 9, 1e9 - 9))
+    assert liveliest(tmp_path) == tmp_path / "b" / "runs"
+    assert liveliest(state) == state and liveliest(tmp_path / "none") == tmp_path / "none"
+    (tmp_path / "empty").mkdir()
+    assert liveliest(tmp_path / "empty") == tmp_path / "empty"
 
 
 def test_a_file_written_over_is_read_anew(growing: tuple[Path, bytes, Callable[[int], bytes]]) -> None:

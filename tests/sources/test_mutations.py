@@ -15,7 +15,7 @@ import pytest
 
 from sightline.errors import SourceError
 from sightline.runs import Run
-from sightline.sources.readers import READERS, all_runs
+from sightline.sources.readers import READERS
 from tests.sources.test_console import PRINTED, trainer_text
 from tests.sources.test_trainer_state import history
 from tests.sources.writers import WandbLog, event, file_version
@@ -108,8 +108,8 @@ def check(path: Path, name: str) -> None:
     began = time.process_time()
     for reader in READERS:
         try:
-            if reader.recognises(path) or name == reader.NAME:
-                runs = all_runs(reader, path)
+            if reader.recognises(path) or name == reader.name:
+                runs = reader.runs(path)
                 assert all(isinstance(run, Run) and len(run.curves) <= 10_001 for run in runs)
         except SourceError as error:
             assert "\n" not in str(error)

@@ -38,7 +38,7 @@ def test_every_format_is_documented() -> None:
     """Every reader's format has its row."""
     text = (DOCS / "sources.md").read_text()
     for reader in READERS:
-        assert f"| `{reader.NAME}` |" in text
+        assert f"| `{reader.name}` |" in text
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from sightline.cli import main
 from sightline.errors import SourceError, UnknownLogFormat
 from sightline.runs import Status
 from sightline.sources import hub, read, read_runs
@@ -194,6 +196,28 @@ def test_a_model_of_the_hub(tmp_path: Path) -> None:
     ]
     assert runs[0].name == "model" and [c.step for c in runs[0].checkpoints] == [50, 100]
     assert "model.safetensors" not in api.fetched and not any(".." in name for name in api.fetched)
+
+
+def test_a_model_of_the_hub_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`sightline read owner/name` reads it like any path, beside others, and can be told which curve to judge."""
+    write_state(tmp_path / "checkpoint-50", [{**entry, "eval_b_loss": 1.5} for entry in history(50)])
+    monkeypatch.setattr(hub, "_hub", lambda model: FakeHub(tmp_path))
+    monkeypatch.setattr(hub, "_check_reachable", lambda model: None)
+    monkeypatch.chdir(tmp_path)
+    code = main(["read", "org/model", "hf://org/model", "no-such-file", "--json", "--eval-metric", "eval_b_loss"])
+    document = json.loads(capsys.readouterr().out)
+    assert code == 3 and [error["path"] for error in document["errors"]] == ["no-such-file"]
+    assert [(run["path"], run["name"]) for run in document["runs"]] == [("hf:/org/model", "model")] * 2
+    assert all(run["best"]["eval_loss"] == 1.5 for run in document["runs"])
+
+
+def test_a_model_without_the_hubs_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where huggingface_hub is not installed the model is an error of its own, with the line that installs it."""
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    runs, (error,) = read_runs(["hf://org/model"])
+    assert not runs and "pip install 'sightline[train]'" in error.error
 
 
 def test_a_model_without_logs_or_out_of_reach(tmp_path: Path) -> None:

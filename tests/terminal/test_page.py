@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.cells import cell_len
 
+from sightline.decisions import verdict_as_json
 from sightline.runs import Status
 from sightline.terminal.page import verdict_page
 from sightline.terminal.table import by_usefulness, runs_table
@@ -87,16 +88,16 @@ def test_nearest_checkpoint_is_named_when_the_best_step_was_not_saved():
 
 def test_table_of_many_runs():
     """One line a run, what went wrong first, and a count of each phase."""
-    judged = [make() for name, make in verdicts.ALL.items() if name != "million"]
+    judged = [verdict_as_json(make()) for name, make in verdicts.ALL.items() if name != "million"]
     assert_golden(runs_table(judged, width=100), "table")
-    phases = [verdict.diagnosis.phase.value for verdict in by_usefulness(judged)]
+    phases = [run["phase"] for run in by_usefulness(judged)]
     assert phases == ["diverged", *["overfitting"] * 3, "underfitting", "healthy", "undecided"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 70, 120])
 def test_table_keeps_its_width(width):
     """Columns are left out and names shortened before a line sticks out."""
-    judged = [make() for name, make in verdicts.ALL.items() if name != "million"]
+    judged = [verdict_as_json(make()) for name, make in verdicts.ALL.items() if name != "million"]
     widest = max(cell_len(line.plain) for line in runs_table(judged, width=width))
     assert widest <= width
 
@@ -107,7 +108,7 @@ def test_runs_of_one_name_are_told_apart_by_their_path():
 
     verdict = verdicts.healthy()
     twins = [replace(verdict, run=replace(verdict.run, path=Path(f"{where}/run"), name="run")) for where in "ab"]
-    text = _text(runs_table(twins, width=120))
+    text = _text(runs_table([verdict_as_json(twin) for twin in twins], width=120))
     assert "a/run" in text and "b/run" in text
 
 

@@ -47,6 +47,7 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
         "n_train": 0 if run.train_loss is None else len(run.train_loss),
         "n_eval": 0 if run.eval_loss is None else len(run.eval_loss),
         "last_step": run.last_step,
+        "step_unit": run.step_unit,
         "status": run.status.value,
         "phase": diagnosis.phase.value,
         "confidence": number(diagnosis.confidence),

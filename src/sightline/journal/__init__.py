@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sightline.journal.afterwards import add_judgement
-    from sightline.journal.assembly import FOLDER, NAME
     from sightline.journal.history import rebuild
     from sightline.journal.lines import FORMAT
     from sightline.journal.plain import PlainRun, record
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from sightline.journal.secrets import Masker
 
 __all__ = [
+    "FILE_NAME",
     "FOLDER",
     "FORMAT",
     "NAME",
@@ -34,10 +34,14 @@ __all__ = [
     "record",
 ]
 
+NAME = "journal"
+"""Name of the format, as Run.format has it."""
+FOLDER = "sightline"
+"""Name of the folder beside the checkpoints."""
+FILE_NAME = "journal.jsonl"
+
 _HOMES = {
     "add_judgement": "afterwards",
-    "FOLDER": "assembly",
-    "NAME": "assembly",
     "rebuild": "history",
     "FORMAT": "lines",
     "PlainRun": "plain",

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from sightline.errors import SourceError
-from sightline.journal.assembly import FOLDER
+from sightline.journal import FOLDER
 from sightline.journal.gold import judgement_as_json
 from sightline.journal.opening import claim
 from sightline.journal.reader import recognises

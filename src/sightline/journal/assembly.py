@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sightline.errors import MalformedLog
+from sightline.journal import NAME
 from sightline.journal.examples import FILE_NAME as EXAMPLES_NAME
 from sightline.journal.examples import DamagedRows, ExampleReader, WrittenCounts
 from sightline.journal.framing import DamagedLine, LineScanner, decode, salvage
@@ -33,11 +34,6 @@ from sightline.journal.process import is_alive
 from sightline.journal.values import from_json_number, whole_number
 from sightline.runs import Checkpoint, Evaluation, ExampleLosses, Run, RunBuilder, Segment, Status
 
-NAME = "journal"
-"""Name of the format, as Run.format has it."""
-FOLDER = "sightline"
-"""Name of the folder beside the checkpoints."""
-FILE_NAME = "journal.jsonl"
 SILENCE_S = 60.0
 """A process that cannot be looked at counts as dead after this many seconds without a line: four heartbeats."""
 LINES_DROPPED = "lines_dropped"

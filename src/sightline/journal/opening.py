@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from sightline.errors import MalformedLog, RunFolderExists, RunFolderInUse, SourceError, UsageError
-from sightline.journal.assembly import FOLDER, RunAssembler
+from sightline.journal import FOLDER
+from sightline.journal.assembly import RunAssembler
 from sightline.journal.files import LockedElsewhere, open_regular
 from sightline.journal.history import FILE_NAME as HISTORY_NAME
 from sightline.journal.process import is_alive

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sightline.errors import MalformedLog, SourceError
-from sightline.journal.assembly import FILE_NAME, FOLDER, NAME, RunAssembler
+from sightline.journal import FILE_NAME, FOLDER, NAME
+from sightline.journal.assembly import RunAssembler
 from sightline.journal.files import open_regular
 from sightline.journal.lines import Line
 from sightline.runs import Run

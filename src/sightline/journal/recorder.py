@@ -20,7 +20,8 @@ from typing import Any, Concatenate, ParamSpec
 import numpy as np
 
 from sightline.errors import SightlineError
-from sightline.journal.assembly import FOLDER, NAME, VALUE_REFUSED, RunAssembler
+from sightline.journal import FOLDER, NAME
+from sightline.journal.assembly import VALUE_REFUSED, RunAssembler
 from sightline.journal.environment import describe
 from sightline.journal.examples import as_stored
 from sightline.journal.gold import judgement_as_json, judgement_of

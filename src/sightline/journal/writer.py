@@ -13,7 +13,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from sightline.journal.assembly import FILE_NAME, LINES_DROPPED
+from sightline.journal import FILE_NAME
+from sightline.journal.assembly import LINES_DROPPED
 from sightline.journal.examples import FILE_NAME as EXAMPLES_NAME
 from sightline.journal.examples import WrittenCounts, blocks
 from sightline.journal.files import AppendFile, LockedElsewhere, is_full, sync_folder

@@ -1,6 +1,6 @@
 """A log on disk to a Run: one module a format, tried in the order of READERS.
 
-A reader is a module with
+A reader's module holds
 
 ``NAME``
     what ``Run.format`` says,
@@ -17,13 +17,26 @@ A reader is a module with
 ``Parser(path)``
     reads a growing file: ``feed(piece)``, ``end()``, ``runs()``; where a file can be followed without reading it again.
 
-Content decides before the file name. A reader raises ``SourceError`` or a subclass and nothing else.
+Content decides before the file name. A module is imported when a path is first held against it; it raises
+``SourceError`` or a subclass and nothing else.
 """
 
 from __future__ import annotations
 
+from sightline.sources.cache import Cache, cache_folder
 from sightline.sources.finding import Found, find
 from sightline.sources.readers import READERS, Reader
 from sightline.sources.reading import ReadError, judged_by, read, read_runs
 
-__all__ = ["READERS", "Found", "ReadError", "Reader", "find", "judged_by", "read", "read_runs"]
+__all__ = [
+    "READERS",
+    "Cache",
+    "Found",
+    "ReadError",
+    "Reader",
+    "cache_folder",
+    "find",
+    "judged_by",
+    "read",
+    "read_runs",
+]

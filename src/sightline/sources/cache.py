@@ -25,6 +25,7 @@ SETTLED_NS = 3 * 10**9
 _MAX_BYTES = 256 << 20
 _ENVIRONMENT = "SIGHTLINE_CACHE"
 _SCHEMA = """
+PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS readers (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, name TEXT);
 CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, content BLOB);
 """
@@ -72,6 +73,11 @@ class Cache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._save()
+
+    @property
+    def works(self) -> bool:
+        """Whether it remembers anything."""
+        return self._connection is not None
 
     def reader_name(self, path: Path) -> str | None:
         """Return the name of the reader that knows a file, "" for none, None if it was not met as it now is."""

@@ -177,7 +177,7 @@ class EventRecords:
         """Decode records; those of one length together."""
         found: _Found = {}
         window = np.frombuffer(content, dtype=np.uint8)
-        for length in np.unique(lengths).tolist():
+        for length in sorted(set(lengths.tolist())):
             chosen = np.flatnonzero(lengths == length)
             if length == 0:
                 continue
@@ -340,8 +340,7 @@ def _by_tag(columns: NDArray[np.uint8]) -> list[tuple[bytes, NDArray[np.int64] |
     if (columns == first).all():
         return [(first.tobytes(), slice(None))]
     texts = np.ascontiguousarray(columns).view(f"V{columns.shape[1]}")[:, 0]
-    weights = np.random.default_rng(0).integers(1, 2**63, columns.shape[1], dtype=np.uint64) | np.uint64(1)
-    keys = columns.astype(np.uint64) @ weights
+    keys = columns.astype(np.uint64) @ _weights(columns.shape[1])
     order = np.argsort(keys, kind="stable")
     bounds = [0, *(np.flatnonzero(np.diff(keys[order])) + 1).tolist(), len(order)]
     groups: list[tuple[bytes, NDArray[np.int64] | slice]] = []
@@ -353,6 +352,14 @@ def _by_tag(columns: NDArray[np.uint8]) -> list[tuple[bytes, NDArray[np.int64] |
         else:  # two tags with one key: told apart one by one
             groups += [(tag, which[tags == np.void(tag)]) for tag in {t.tobytes() for t in tags}]
     return groups
+
+
+def _weights(count: int) -> NDArray[np.uint64]:
+    """Return odd numbers without a pattern, shape (count,), to tell texts apart by one product (SplitMix64)."""
+    mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed | np.uint64(1)
 
 
 def _joined(pieces: list[_Piece]) -> Scalars:

@@ -14,7 +14,7 @@ from sightline.errors import SourceError, UnknownLogFormat
 from sightline.runs import Curve, Run
 from sightline.sources.cache import Cache
 from sightline.sources.files import is_folder
-from sightline.sources.readers import READERS, Reader, all_runs, covers, files_of, reader_of
+from sightline.sources.readers import HUB, READERS, Reader, reader_of
 from sightline.sources.search import MAX_DEPTH, MAX_FILES, TooMany, folders
 
 _SAME_DIGITS = 2e-3  # a console prints four digits, an event file keeps seven
@@ -42,18 +42,22 @@ class Found:
         errors: list[tuple[Path, SourceError]] = []
         for reader, path in self.parts:
             try:
-                runs += all_runs(reader, path)
+                runs += reader.runs(path)
             except SourceError as error:
                 errors.append((path, error))
         return (told_once(runs) if len(self.parts) > 1 else runs), errors
 
     def key(self) -> bytes | None:
-        """Return what changes whenever a file of it does: a digest of their names, sizes and times; None if unknown."""
+        """Return what changes whenever a file of it does, a digest of their names, sizes and times.
+
+        None where that says nothing: a model of the hub.
+        """
         digest = hashlib.blake2b(digest_size=20)
         for reader, path in self.parts:
-            files = files_of(reader, path)
-            digest.update(f"{reader.NAME}\0{path.absolute()}\0".encode("utf-8", "surrogateescape"))
-            for file in files:
+            if reader is HUB:
+                return None
+            digest.update(f"{reader.name}\0{path.absolute()}\0".encode("utf-8", "surrogateescape"))
+            for file in reader.files(path):
                 try:
                     status = file.lstat()
                 except OSError:
@@ -67,7 +71,7 @@ class Found:
         """Return when one of its files was last written, in nanoseconds since 1970."""
         newest = 0
         for reader, path in self.parts:
-            for file in files_of(reader, path):
+            for file in reader.files(path):
                 try:
                     newest = max(newest, file.lstat().st_mtime_ns)
                 except OSError:
@@ -108,7 +112,7 @@ def find(
                 found = True
                 yield result
             if not found:
-                yield path, UnknownLogFormat(path, [reader.NAME for reader in READERS])
+                yield path, UnknownLogFormat(path, [reader.name for reader in READERS])
             continue
         try:
             reader = reader_of(named) if named.exists() else _remote(named)
@@ -116,16 +120,14 @@ def find(
             yield path, error
             continue
         if reader is None:
-            yield path, UnknownLogFormat(path, [reader.NAME for reader in READERS])
+            yield path, UnknownLogFormat(path, [reader.name for reader in READERS])
         else:
             yield Found(path, [(reader, named)])
 
 
 def _remote(path: Path) -> Reader | None:
     """Return the reader of models of the hub if a path that does not exist may name one."""
-    from sightline.sources import hub
-
-    return hub if hub.recognises(path) else reader_of(path)
+    return HUB if HUB.recognises(path) else reader_of(path)
 
 
 def _in_folder(
@@ -136,7 +138,7 @@ def _in_folder(
     gathered: Found | None = None
 
     def passed_over(path: Path) -> bool:
-        return any(path.is_relative_to(folder) and covers(reader, folder, path) for folder, reader in claims)
+        return any(path.is_relative_to(folder) and reader.covers(folder, path) for folder, reader in claims)
 
     try:
         for folder in folders(root, max_depth=max_depth, max_files=max_files, passed_over=passed_over):
@@ -174,9 +176,9 @@ def _known(path: Path, cache: Cache | None) -> Reader | None:
     name = cache.reader_name(path)
     if name is None:
         reader = reader_of(path)
-        cache.remember_reader(path, "" if reader is None else reader.NAME)
+        cache.remember_reader(path, "" if reader is None else reader.module_name)
         return reader
-    return next((reader for reader in READERS if name == reader.NAME), None)
+    return next((reader for reader in READERS if name == reader.module_name), None)
 
 
 def told_once(runs: list[Run]) -> list[Run]:

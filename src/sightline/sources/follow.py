@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from sightline.journal.reader import JournalFollower
 from sightline.runs import Curve, Run
 from sightline.sources import tensorboard
 from sightline.sources.files import is_folder, open_regular
-from sightline.sources.readers import Reader, all_runs, files_of, reader_of
+from sightline.sources.finding import Found, find
+from sightline.sources.readers import Parser, Reader, reader_of
 from sightline.sources.reading import judged_by
 
 _CHUNK_BYTES = 1 << 20
@@ -34,25 +35,11 @@ class Growth:
     """The latest run in the log as it now stands, None as long as it holds none."""
     new: Mapping[str, Curve] = field(default_factory=dict)
     """Points that were not there at the last look, by metric; all of them when another run began."""
+    begun: bool = False
+    """Whether ``run`` is another one than at the last look."""
 
     def __bool__(self) -> bool:
         return bool(self.new)
-
-
-class Parser(Protocol):
-    """What a reader offers whose files can be read piece by piece."""
-
-    def feed(self, piece: bytes) -> None:
-        """Read what was appended."""
-        ...
-
-    def end(self) -> None:
-        """Take the last line even if no line end follows it."""
-        ...
-
-    def runs(self) -> tuple[Run, ...]:
-        """Return the runs as they stand."""
-        ...
 
 
 class Follower:
@@ -91,6 +78,7 @@ class Follower:
         self._eval_metric = eval_metric
         self._source: _Source | None = None
         self._seen: Mapping[str, Curve] = {}
+        self._runs = 0
 
     def poll(self) -> Growth:
         """Look at the log and return what is new.
@@ -127,9 +115,11 @@ class Follower:
         run = runs[-1]
         if self._eval_metric is not None and any(name.startswith("eval") for name in run.curves):
             run = judged_by(run, self._eval_metric)
-        new = {name: points for name, curve in run.curves.items() if (points := _added(self._seen.get(name), curve))}
-        self.run, self._seen = run, run.curves
-        return Growth(run, new)
+        begun = len(runs) != self._runs
+        seen = {} if begun else self._seen
+        new = {name: points for name, curve in run.curves.items() if (points := _added(seen.get(name), curve))}
+        self.run, self._seen, self._runs = run, run.curves, len(runs)
+        return Growth(run, new, begun)
 
 
 def _added(before: Curve | None, now: Curve) -> Curve | None:
@@ -144,6 +134,31 @@ def _added(before: Curve | None, now: Curve) -> Curve | None:
     if first == len(now) < len(before):
         return now  # points have gone and none differs: another run began, like the one before
     return Curve(now.steps[first:], now.values[first:]) if first < len(now) else None
+
+
+def liveliest(path: Path) -> Path:
+    """Return the log at or below a path that tells most of what is going on there.
+
+    In a folder of runs the one written last; of the logs of one run Sightline's own, else one that is appended to. The
+    path itself where nothing is found, or more than a search may look at: a log may appear there.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be opened.
+    """
+    if not is_folder(path):
+        return path
+    found = [each for each in find([path]) if isinstance(each, Found)]
+    if not found:
+        return path
+    run = max(found, key=Found.newest_ns)
+
+    def liveliness(part: tuple[Reader, Path]) -> tuple[bool, bool, int]:
+        reader, place = part
+        return reader.name == "journal", reader.parser is not None, Found(place, [part]).newest_ns()
+
+    return max(run.parts, key=liveliness)[1]
 
 
 class _Source(Protocol):
@@ -164,15 +179,15 @@ def _source_of(path: Path) -> _Source | None:
     reader = reader_of(named)
     if reader is None:
         return None
-    if reader.NAME == "journal":
+    if reader.name == "journal":
         return _Journal(named)
-    if reader is tensorboard and is_folder(named):
+    if reader.name == "tensorboard" and is_folder(named):
         return _EventFolder(named)
-    files = files_of(reader, named)
-    parser = getattr(reader, "Parser", None)
-    if parser is None or len(files) != 1:
+    files = reader.files(named)
+    make = reader.parser
+    if len(files) != 1 or make is None:
         return _Rewritten(named, reader)
-    return _Appended(files[0], lambda: parser(named))
+    return _Appended(files[0], lambda: make(named))
 
 
 class _Journal:
@@ -197,11 +212,11 @@ class _Rewritten:
         self._runs: tuple[Run, ...] = ()
 
     def poll(self) -> tuple[Run, ...] | None:
-        state = [(str(file), *_stamp(file)) for file in files_of(self._reader, self._path)]
+        state = [(str(file), *_stamp(file)) for file in self._reader.files(self._path)]
         if state == self._state:
             return None
         try:
-            runs = all_runs(self._reader, self._path)
+            runs = self._reader.runs(self._path)
         except SourceError:
             return None  # caught in the middle of being written; the next look will find it whole
         self._state, self._runs = state, runs
@@ -239,19 +254,39 @@ class _Appended:
             return False
         with open_regular(self.file) as stream:
             opened = os.fstat(stream.fileno())
-            if self._offset and (opened.st_ino != self._inode or opened.st_size < self._offset):
+            grown = False
+            if self._offset and opened.st_ino != self._inode:
+                grown = self._read_moved()
+                self._begin_anew()
+            elif self._offset and opened.st_size < self._offset:
                 self._begin_anew()
             elif self._offset and not self._unchanged(stream):
                 self.parser, self._offset, self._last = self._make(), 0, b""  # written over: nothing read counts
             self._inode = opened.st_ino
-            stream.seek(self._offset)
-            grown = False
-            while piece := stream.read(_CHUNK_BYTES):
-                self.parser.feed(piece)
-                self._offset += len(piece)
-                self._last = (self._last + piece)[-_REMEMBERED_BYTES:]
-                grown = True
+            return self._feed(stream) or grown
+
+    def _feed(self, stream: BinaryIO) -> bool:
+        """Feed the parser from the place reached to the end; return whether there was anything."""
+        stream.seek(self._offset)
+        grown = False
+        while piece := stream.read(_CHUNK_BYTES):
+            self.parser.feed(piece)
+            self._offset += len(piece)
+            self._last = (self._last + piece)[-_REMEMBERED_BYTES:]
+            grown = True
         return grown
+
+    def _read_moved(self) -> bool:
+        """Read what a file still gained before it was moved aside, if it lies in the same folder."""
+        try:
+            with os.scandir(self.file.parent) as entries:
+                moved = next((Path(entry.path) for entry in entries if entry.inode() == self._inode), None)
+            if moved is None:
+                return False
+            with open_regular(moved) as stream:
+                return self._unchanged(stream) and self._feed(stream)
+        except (OSError, SourceError):
+            return False
 
     def _begin_anew(self) -> None:
         """Read a file from its start that was cut, or took the place of one moved aside: the log goes on in it."""
@@ -262,7 +297,7 @@ class _Appended:
             next_file(self.file)
         self._offset, self._last = 0, b""
 
-    def _unchanged(self, stream: Any) -> bool:
+    def _unchanged(self, stream: BinaryIO) -> bool:
         """Return whether the bytes in front of the place reached are those that were read."""
         stream.seek(self._offset - len(self._last))
         return bool(stream.read(len(self._last)) == self._last)

@@ -80,15 +80,13 @@ def read_all(path: str | Path, hub: Hub | None = None) -> tuple[Run, ...]:
     Raises
     ------
     SourceError
-        If the repository cannot be reached, or no file in it tells a training run.
-    MissingExtra
-        If huggingface_hub is not installed.
+        If huggingface_hub is not installed, the repository cannot be reached, or no file in it tells a training run.
     """
     from sightline.sources.finding import Found, find  # they know every format, this one among them
 
     model = names_a_model(path) or str(path)
     if hub is None:
-        hub = _hub()
+        hub = _hub(model)
         _check_reachable(model)
     names = _wanted(model, hub)
     if not names:
@@ -128,11 +126,12 @@ def _fetch(model: str, name: str, root: Path, hub: Hub) -> None:
         raise SourceError(f"hf://{model}/{name}: cannot be fetched ({_first_line(error)})") from None
 
 
-def _hub() -> Hub:
+def _hub(model: str) -> Hub:
     try:
         module = import_module("huggingface_hub")
     except ImportError:
-        raise MissingExtra("reading a model of the hub", "huggingface_hub", "train") from None
+        needed = MissingExtra("a model of the hub", "huggingface_hub", "train")
+        raise SourceError(f"{model}: nothing of this name on this machine, and {needed}") from None
     hub: Hub = module.HfApi()
     return hub
 

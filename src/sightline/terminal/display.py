@@ -20,7 +20,10 @@ class Display(Protocol):
     """Hears of a fine-tune as it happens; must not raise and must not be slow."""
 
     def begin(self, *, run_name: str, max_steps: int, first_step: int, details: Sequence[tuple[str, str]]) -> None:
-        """Training is about to start at ``first_step`` (0 unless resumed); ``details`` are (what, value) pairs."""
+        """Training is about to start at ``first_step`` (0 unless resumed) and to go to ``max_steps`` (0 if not known).
+
+        ``details`` are (what, value) pairs.
+        """
 
     def stepped(self, step: int) -> None:
         """One optimizer step is done."""

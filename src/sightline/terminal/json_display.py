@@ -26,7 +26,7 @@ class JsonDisplay(HarmlessDisplay):
         self._event(
             "begin",
             run_name=run_name,
-            max_steps=max_steps,
+            max_steps=max_steps or None,
             first_step=first_step,
             details=[{"what": what, "value": value} for what, value in details],
         )

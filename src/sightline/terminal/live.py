@@ -182,12 +182,16 @@ class RichDisplay(HarmlessDisplay):
         pace, now = self._pace, self._clock()
         assert pace is not None
         left = pace.left_s(now)
-        words = [f"step {pace.step} of {pace.max_steps}"]
+        planned = pace.max_steps > 0
+        words = [f"step {pace.step} of {pace.max_steps}" if planned else f"step {pace.step}"]
         if self._rows is not None:
             words.append(f"evaluating: {self._rows[0]} of {self._rows[1]} rows")
-        words.append(f"{duration(left)} left" if left is not None else "time left not known yet")
+        if planned:
+            words.append(f"{duration(left)} left" if left is not None else "time left not known yet")
         if pace.tokens_per_second is not None:
             words.append(f"{count_text(round(pace.tokens_per_second))} tokens/s")
+        if not planned:
+            return [Text(fit(" · ".join(words), width))]
         share = pace.share()
         size = max(8, min(30, width // 3))
         done = round(share * size)

@@ -51,7 +51,8 @@ class PlainDisplay(HarmlessDisplay):
         """Print what is about to be done."""
         self._pace = Pace(max_steps=max_steps, first_step=first_step, now=self._clock())
         begun = f", from step {first_step}" if first_step else ""
-        lines = [f"Sightline: {printable(run_name)}, {max_steps} steps{begun}"]
+        length = f", {max_steps} steps" if max_steps > 0 else ""
+        lines = [f"Sightline: {printable(run_name)}{length}{begun}"]
         lines += [f"  {printable(what)}: {printable(value)}" for what, value in details]
         self._print(lines)
 
