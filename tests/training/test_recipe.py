@@ -187,7 +187,7 @@ def test_refused_with_its_reason(load, text, told):
         ("packing: true\npacking_strategy: wrapped\ncompletion_only_loss: true", ["packing", "packing_strategy"]),
         ("packing: true\nattn_implementation: sdpa", ["packing", "attn_implementation"]),
         ("resume: true\noverwrite: true", ["resume", "overwrite"]),
-        ("gold: g.jsonl\nkeep_by: gold", ["keep_by", "gold"]),
+        ("keep_by: gold", ["keep_by", "gold: FILE"]),
         ("truncation_mode: keep_end", ["truncation_mode"]),
         ("lr_scheduler_type: constant\nwarmup_steps: 10", ["lr_scheduler_type", "constant_with_warmup"]),
         ("lora_r: 8\nuse_peft: false", ["lora_r", "use_peft"]),

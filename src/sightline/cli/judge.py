@@ -103,6 +103,7 @@ def judge(
     from sightline.cli.judge_inputs import find_tuned, gold_without_leaks, template_of
     from sightline.gold.asking import Asked
     from sightline.gold.harness import Tasks, tasks_of
+    from sightline.training.gold_rows import general_texts
 
     found = find_tuned(tuned, checkpoint)
     names = tasks_of(gold)
@@ -110,7 +111,7 @@ def judge(
 
     asked = Asked(
         metrics=tuple(metric or ()),
-        general_texts=_general_texts(forgetting),
+        general_texts=general_texts(forgetting),
         max_new_tokens=max_new_tokens,
         stop=tuple(stop or ()),
         template=template_of(chat_template, found),
@@ -259,19 +260,6 @@ def _reasons(fail_on: str) -> frozenset[str]:
     if not words or any(word not in REASONS for word in words):
         raise UsageError(f"--fail-on {fail_on}: expected words out of {', '.join(REASONS)}, or none")
     return frozenset(words)
-
-
-def _general_texts(forgetting: str) -> tuple[str, ...]:
-    """Return the texts of the forgetting check."""
-    if forgetting == "none":
-        return ()
-    if forgetting == "embedded":
-        from sightline.demo import forgetting_text
-
-        return tuple(forgetting_text())
-    from sightline.cli.judge_inputs import load_texts
-
-    return load_texts(Path(forgetting))
 
 
 def _predictions_file(gold: Path, tuned: Path) -> Path:

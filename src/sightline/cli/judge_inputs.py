@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import CheckpointError, DataError, SourceError, UsageError
-from sightline.gold.goldset import GoldSet, read_gold
+from sightline.gold.goldset import GoldSet
 from sightline.gold.models import Candidate, adapter_base
 from sightline.gold.overlap import find_overlap, overlap_finding
 from sightline.gold.tokens import Template
 from sightline.runs import Finding, Run, Severity
+from sightline.training.gold_rows import load_gold, template_named
 
 WEIGHTS = (
     "model.safetensors",
@@ -45,43 +46,6 @@ class Tuned:
         """The recipe in the run's journal, empty where there is none."""
         recipe = {} if self.run is None else self.run.config.get("recipe")
         return recipe if isinstance(recipe, Mapping) else {}
-
-
-def load_gold(path: Path) -> GoldSet:
-    """Read a gold set from JSONL, JSON, CSV, TSV or Parquet.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read; the message names file and line.
-    """
-    from sightline.training.rows.files import read_records
-
-    return read_gold(read_records(path), str(path), prompt_of=_prompt_of_other_shapes)
-
-
-def load_texts(path: Path) -> tuple[str, ...]:
-    """Read a general text: the ``text`` column of rows, or a plain file whose paragraphs stand apart.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read or holds no text.
-    """
-    from sightline.training.rows.files import read_records
-
-    if path.suffix.lower() in (".txt", ".md", ".rst"):
-        try:
-            written = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-        texts = [part.strip() for part in written.split("\n\n")]
-    else:
-        texts = [_only_text(record, where) for record, where in read_records(path)]
-    texts = [text for text in texts if text.strip()]
-    if not texts:
-        raise DataError(f"{path}: holds no text for the forgetting check")
-    return tuple(texts)
 
 
 def find_tuned(path: Path, which: str) -> Tuned:
@@ -170,12 +134,7 @@ def template_of(path: Path | None, tuned: Tuned) -> Template:
             return Template(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--chat-template {path}: cannot be read ({error})") from None
-    named = tuned.recipe.get("chat_template")
-    if not isinstance(named, str) or named == "tokenizer_default":
-        return Template()
-    from sightline.training.rows.chat import chat_template
-
-    return Template(chat_template(named, None))
+    return template_named(tuned.recipe.get("chat_template"))
 
 
 def _training_overlap(
@@ -194,26 +153,6 @@ def _training_overlap(
     overlap = find_overlap(gold.examples, texts)
     finding = overlap_finding(overlap, len(gold))
     return overlap.ids, [] if finding is None else [finding]
-
-
-def _prompt_of_other_shapes(record: Mapping[str, Any], where: str) -> str | None:
-    """Make the prompt of Alpaca's or question columns by the templates of training."""
-    from sightline.training.rows.shapes import Columns, to_examples
-
-    keys = {"instruction": "output", "question": "answer"}
-    answer = next((column for key, column in keys.items() if key in record), None)
-    if answer is None:
-        return None
-    whole = {**record, answer: "-"}
-    example = next(iter(to_examples([(whole, where)], Columns())))
-    return example.prompt
-
-
-def _only_text(record: Mapping[str, Any], where: str) -> str:
-    for column in ("text", "content", "completion", "prompt"):
-        if isinstance(record.get(column), str):
-            return str(record[column])
-    raise DataError(f"{where}: no column text (columns: {', '.join(map(str, record))})")
 
 
 def _run_of(path: Path) -> Run | None:

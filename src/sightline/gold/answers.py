@@ -134,7 +134,7 @@ def folder_digest(folder: Path) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     names = (".safetensors", ".bin", ".json", ".jinja", ".model")
-    left_out = {"trainer_state.json", "README.md"}
+    left_out = {"trainer_state.json", "README.md", "sightline_manifest.json"}
     for file in sorted(f for f in folder.iterdir() if f.suffix in names and f.name not in left_out and f.is_file()):
         if file.name == "training_args.bin":
             continue

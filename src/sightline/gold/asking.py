@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -35,7 +35,7 @@ from sightline.gold.models import (
 )
 from sightline.gold.tokens import Template, end_ids, prompt_ids
 from sightline.runs import ExampleLosses, Finding, Severity
-from sightline.runs.gold import Judgement, Prediction
+from sightline.runs.gold import GoldScore, Judgement, Prediction
 
 Evaluate = Callable[[Any, Sequence[Any]], ExampleLosses]
 """Exact losses of rows of (input_ids, labels) under a model: ``sightline.evaluation.evaluate``."""
@@ -126,7 +126,7 @@ def judge_models(
     chosen = choose_metrics(gold.examples, asked.metrics)
     asking = _Asking(gold, chosen, models, evaluate, asked, answers or AnswerFile(None), watcher)
     asking.tell(size_finding(len(gold), chosen, len(candidates) * len(chosen)))
-    try:
+    with asking.at_work():
         asking.prepare(candidates)
         if asked.backend == "vllm" and "prediction" in asking.needs:
             asking.ask_vllm(candidates)
@@ -137,12 +137,6 @@ def judge_models(
             if (finding := unchanged_finding(candidate, base_logits, logits)) is not None:
                 asking.tell(finding)
             tuned.append((candidate, outputs))
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelError(f"not enough memory for {models.base} and its tuned model: {error}") from error
-    finally:
-        asking.answers.close()
     judgement = judge(
         gold,
         chosen,
@@ -157,6 +151,45 @@ def judge_models(
     asking.answers.finish(asking.lines([(None, base), *tuned]))
     path = asking.answers.path
     return replace(judgement, predictions=None if path is None else str(path))
+
+
+def ask_base(
+    gold: GoldSet,
+    models: Models,
+    evaluate: Evaluate,
+    asked: Asked,
+    *,
+    answers: AnswerFile,
+    watcher: Watcher | None = None,
+) -> tuple[GoldScore, ...]:
+    """Ask the base model alone, before there is any tuned one.
+
+    Parameters
+    ----------
+    gold, models, evaluate, asked, answers, watcher
+        As for ``judge_models``, which finds the answers again. The general text waits until then.
+
+    Returns
+    -------
+    tuple of GoldScore
+        By every metric.
+
+    Raises
+    ------
+    ModelError, UsageError, DataError
+        As ``judge_models``.
+    """
+    chosen = choose_metrics(gold.examples, asked.metrics)
+    asking = _Asking(gold, chosen, models, evaluate, replace(asked, general_texts=()), answers, watcher)
+    asking.tell(size_finding(len(gold), chosen, len(chosen)))
+    with asking.at_work():
+        asking.prepare(())
+        outputs, _ = asking.ask(models.base_model(), None)
+    measured = [measure(one, gold.examples, outputs) for one in chosen]
+    return tuple(
+        GoldScore(one.metric.name, float(m.aggregate(m.counts.sum(axis=0))), len(one.rows), step=0)
+        for one, m in zip(chosen, measured, strict=True)
+    )
 
 
 class _Asking:
@@ -180,6 +213,18 @@ class _Asking:
         self.context: int | None = None
         self.keys: dict[str | None, dict[str, str]] = {}
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Close the answers whatever happens; say plainly that memory does not suffice."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ModelError(f"not enough memory for {self.models.base} and its tuned model: {error}") from error
+        finally:
+            self.answers.close()
+
     def tell(self, finding: Finding) -> None:
         """Keep a finding, and tell it at once."""
         self.findings.append(finding)
@@ -189,7 +234,7 @@ class _Asking:
     def prepare(self, candidates: Sequence[Candidate]) -> None:
         """Look at the gold set through the tokenizer, once, before any weights are loaded."""
         examples, tokenizer = self.gold.examples, self.models.tokenizer()
-        config, generation_config = read_configs(self.models.base, self.models.trust_remote_code)
+        config, generation_config = read_configs(self.models.base, self.models.trust_remote_code, self.models.revision)
         self.context = context_length(config)
         reasons = any(one.metric.name == "numeric" for one in self.chosen)
         longest = self.asked.max_new_tokens or longest_answer(examples, tokenizer, reasons=reasons)

@@ -67,6 +67,10 @@ class Models:
     base: str
     tokenizer_from: Path | None = None
     trust_remote_code: bool = False
+    revision: str = "main"
+    """Of the base model, where it is one of the hub."""
+    own_tokenizer: Any = None
+    """A tokenizer at hand that base and tuned models share, so that none is loaded."""
     findings: list[Finding] = field(default_factory=list)
     """What loading brought up."""
     _model: Any = None
@@ -139,11 +143,14 @@ class Models:
 
     def _load_base(self) -> Any:
         if self._model is None:
-            self._model = load_model(self.base, self.trust_remote_code)
+            self._model = load_model(self.base, self.trust_remote_code, self.revision)
         return self._model
 
     def _load_tokenizers(self) -> None:
-        self._base_tokenizer = self._tokenizer = load_tokenizer(self.base, self.trust_remote_code)
+        if self.own_tokenizer is not None:
+            self._base_tokenizer = self._tokenizer = self.own_tokenizer
+            return
+        self._base_tokenizer = self._tokenizer = load_tokenizer(self.base, self.trust_remote_code, self.revision)
         folder = self.tokenizer_from
         if folder is None or not _has_tokenizer(folder):
             return
@@ -161,7 +168,7 @@ class Models:
             self.findings.append(Finding("gold_other_tokenizer", Severity.WARNING, message))
 
 
-def load_model(name: str, trust_remote_code: bool = False) -> Any:
+def load_model(name: str, trust_remote_code: bool = False, revision: str = "main") -> Any:
     """Load a causal language model on the best device at hand, in eval mode.
 
     Returns
@@ -181,7 +188,10 @@ def load_model(name: str, trust_remote_code: bool = False) -> Any:
     on_cpu = device is None or device.type == "cpu"
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32 if on_cpu else "auto", trust_remote_code=trust_remote_code
+            name,
+            revision=revision,
+            dtype=torch.float32 if on_cpu else "auto",
+            trust_remote_code=trust_remote_code,
         )
         return model.to(device).eval()
     except Exception as error:  # the loaders raise whatever the file's own parser raises
@@ -191,7 +201,7 @@ def load_model(name: str, trust_remote_code: bool = False) -> Any:
         ) from error
 
 
-def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(name: str, trust_remote_code: bool = False, revision: str = "main") -> Any:
     """Load a tokenizer.
 
     Raises
@@ -202,7 +212,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # as above
         raise ModelError(
             f"{name}: the tokenizer could not be loaded ({_first_line(error)}); "
@@ -210,7 +220,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
         ) from error
 
 
-def read_configs(name: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
+def read_configs(name: str, trust_remote_code: bool = False, revision: str = "main") -> tuple[Any, Any]:
     """Return the configuration and the generation settings of a model without its weights.
 
     Returns
@@ -227,14 +237,14 @@ def read_configs(name: str, trust_remote_code: bool = False) -> tuple[Any, Any]:
     from transformers import AutoConfig, GenerationConfig
 
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # as above
         raise ModelError(
             f"{name}: the model's configuration could not be read ({_first_line(error)}); "
             "a folder with config.json, or the id of a causal language model, is needed"
         ) from error
     try:
-        return config, GenerationConfig.from_pretrained(name)
+        return config, GenerationConfig.from_pretrained(name, revision=revision)
     except Exception:  # many models come without, and then their config says it
         return config, GenerationConfig.from_model_config(config)
 

@@ -149,7 +149,7 @@ def _groups(comparisons: Sequence[Comparison], width: int) -> list[Text]:
 def _by_step(judgement: Judgement, width: int, glyphs: Glyphs) -> Iterator[Text]:
     """Yield gold score against validation loss for every checkpoint, and which one to keep."""
     choice, points = judgement.choice, judgement.by_step
-    if len(points) > 1:
+    if len(points) > 2:  # the base and one checkpoint stand in the table above
         metric = judgement.comparisons[0].metric
         rows = [[("step", "dim"), ("", "dim"), (metric, "dim"), ("validation loss", "dim")]]
         for p in points:

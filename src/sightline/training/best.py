@@ -25,7 +25,7 @@ PICKLED_ARGUMENTS = "training_args.bin"
 
 
 def restore_best(
-    trainer: WatchedTrainer, watcher: SightlineCallback, prepared: Prepared
+    trainer: WatchedTrainer, watcher: SightlineCallback, prepared: Prepared, keep_step: int | None = None
 ) -> tuple[Path | None, list[str]]:
     """Load the best checkpoint into the model, score it again and save it as ``<output_dir>/best``.
 
@@ -39,6 +39,8 @@ def restore_best(
         Knows the best step and what was saved.
     prepared : Prepared
         The run that was trained.
+    keep_step : int, optional
+        The step that a gold set chose; the one of the lowest validation loss unless given.
 
     Returns
     -------
@@ -53,7 +55,7 @@ def restore_best(
         If the best checkpoint is damaged, or its weights do not give the loss that was recorded at their step.
     """
     ranks = watcher.ranks or Ranks()
-    best, problem = ranks.told_by_first(_best_checkpoint(watcher))
+    best, problem = ranks.told_by_first(_best_checkpoint(watcher, keep_step))
     if problem is not None:
         raise CheckpointError(problem)
     if best is None:
@@ -62,7 +64,7 @@ def restore_best(
     trainer._load_best_model()
     lines = _checked(trainer, watcher, best, ranks)
     best_dir = prepared.recipe.output_dir / "best"
-    card = None if watcher.verdict is None else model_card(prepared, watcher.verdict)
+    card = None if watcher.verdict is None else model_card(prepared, watcher.verdict, keep_step)
     with whole_or_not_at_all(best_dir, ranks, writes=trainer.args.should_save) as aside:
         trainer.save_model(str(aside), _internal_call=True)
         if trainer.args.should_save:
@@ -77,12 +79,12 @@ def restore_best(
     return best_dir, lines
 
 
-def _best_checkpoint(watcher: SightlineCallback) -> tuple[Checkpoint | None, str | None]:
+def _best_checkpoint(watcher: SightlineCallback, keep_step: int | None) -> tuple[Checkpoint | None, str | None]:
     """Return the checkpoint of the best step, and what is wrong with it; neither where it was not saved."""
     run, verdict = watcher.run, watcher.verdict
     if run is None or verdict is None or verdict.diagnosis.best is None:
         return None, None
-    wanted = verdict.diagnosis.best.step
+    wanted = verdict.diagnosis.best.step if keep_step is None else keep_step
     saved = next((c for c in run.checkpoints if c.step == wanted and not c.deleted), None)
     if saved is None or not saved.path.is_dir():
         return None, None
@@ -105,8 +107,8 @@ def _checked(trainer: WatchedTrainer, watcher: SightlineCallback, best: Checkpoi
         return [f"{best.path.name} is restored"]
     again = evaluate(trainer.model, trainer.scored.rows).loss  # every rank scores its share
     of_all = evaluate(trainer.model, trainer.eval_set).loss if trainer.scored.is_part else again
-    told = None if watcher.verdict is None or watcher.verdict.diagnosis.best is None else watcher.verdict.diagnosis.best
-    recorded = ranks.told_by_first(None if told is None else told.eval_loss)
+    curve = None if watcher.run is None else watcher.run.eval_loss
+    recorded = ranks.told_by_first(None if curve is None else curve.at(best.step))
     if recorded is not None and not math.isclose(again, recorded, rel_tol=SAME_LOSS):
         raise CheckpointError(
             f"{best.path}: its weights score {again:.6f} once loaded, not the {recorded:.6f} recorded at their step, so "

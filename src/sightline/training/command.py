@@ -26,6 +26,7 @@ from sightline.training.display import Display
 from sightline.training.evaluation_plan import EvaluationPlan
 from sightline.training.examine import refuse_waste
 from sightline.training.interrupts import Interrupts
+from sightline.training.judging import KEPT_FOR_GOLD, Judging, room_for_judging
 from sightline.training.keeping import KeepBest, Rotation
 from sightline.training.model import load_model
 from sightline.training.output_folder import claim_output_folder, clear_output_folder
@@ -86,9 +87,12 @@ def train(recipe: Recipe, display: Display) -> Outcome:
     point = claim_output_folder(recipe, display) if is_first_process() else None
     prepared = prepare(recipe)
     refuse_waste(prepared, display)
+    judging = Judging.of(prepared, display) if is_first_process() else None
     recorder = _open_journal(prepared, point)
     try:
-        return _fine_tune(prepared, recorder, point, display)
+        if judging is not None:
+            judging.ask_base()
+        return _fine_tune(prepared, recorder, point, display, judging)
     except SightlineError as error:
         if recorder is not None and not recorder.has_ended:
             recorder.end(Status.FAILED, str(error))
@@ -98,7 +102,13 @@ def train(recipe: Recipe, display: Display) -> Outcome:
             recorder.close()
 
 
-def _fine_tune(prepared: Prepared, recorder: Recorder | None, point: ResumePoint | None, display: Display) -> Outcome:
+def _fine_tune(
+    prepared: Prepared,
+    recorder: Recorder | None,
+    point: ResumePoint | None,
+    display: Display,
+    judging: Judging | None,
+) -> Outcome:
     recipe = prepared.recipe
     watcher = SightlineCallback(
         recipe.output_dir, recorder=recorder, stop_early=recipe.early_stopping, policy=Policy(), display=display
@@ -128,11 +138,30 @@ def _fine_tune(prepared: Prepared, recorder: Recorder | None, point: ResumePoint
             watcher.end(Status.STOPPED, f"interrupted by {interrupts.signal_name}")
             best_dir, lines = None, [_how_to_resume(recipe, trainer.state.global_step)]
         else:
-            best_dir, lines = restore_best(trainer, watcher, prepared)
+            keep_step = _judged(judging, trainer, watcher, interrupts)
+            best_dir, lines = restore_best(trainer, watcher, prepared, keep_step)
             watcher.conclude(trainer.state)
     status = Status.STOPPED if watcher.stopped_by_decision or interrupts.signal_name else Status.FINISHED
     verdict = None if recorder is None else judge_run(recorder.run(), watcher.policy)
     return Outcome(status, verdict, recipe.output_dir, best_dir, interrupts.signal_name, tuple(lines))
+
+
+def _judged(
+    judging: Judging | None, trainer: WatchedTrainer, watcher: SightlineCallback, interrupts: Interrupts
+) -> int | None:
+    """Judge the checkpoints on the gold set; return the step that it chose, on every rank, None where the loss does."""
+    chosen = None
+    if judging is not None and watcher.recorder is not None:
+        watcher.checkpoints.afterwards.wait()  # none is removed or given its manifest while it is judged
+        judging.is_interrupted = lambda: interrupts.signal_name is not None
+        with room_for_judging(trainer):
+            judgement = judging.judge(watcher.recorder.run())
+        if judgement is not None:
+            watcher.recorder.gold(judgement)
+            watcher.verdict = judge_run(watcher.recorder.run(), watcher.policy)
+            if judging.asked.keep_by_gold and judgement.choice is not None:
+                chosen = judgement.choice.step
+    return chosen if watcher.ranks is None else watcher.ranks.told_by_first(chosen)
 
 
 def _where_to_go_on(
@@ -178,7 +207,7 @@ def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: In
     if not OWN_SAVING_KEYS & recipe.given:
         arguments["save_strategy"] = "no"  # KeepBest asks for each save
         arguments.pop("save_steps", None)
-        callbacks[1:1] = [KeepBest(watcher), Rotation(watcher)]
+        callbacks[1:1] = [KeepBest(watcher), Rotation(watcher, spread=KEPT_FOR_GOLD if recipe.keep_by == "gold" else 0)]
     elif limit:
         callbacks.append(Rotation(watcher, limit))
     eval_rows = prepared.eval_rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence, Set
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -88,11 +89,14 @@ class Rotation(TrainerCallback):  # type: ignore[misc]
         Knows the best step, and verifies each checkpoint before this callback's turn.
     keep : int
         Checkpoints that stay besides the best one, at least 1.
+    spread : int
+        So many stay, if there are so many, spread evenly over the run: something else than the loss will choose.
     """
 
-    def __init__(self, watcher: SightlineCallback, keep: int = 1) -> None:
+    def __init__(self, watcher: SightlineCallback, keep: int = 1, *, spread: int = 0) -> None:
         self.watcher = watcher
         self.keep = max(1, keep)
+        self.spread = spread
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Have the others removed as soon as the new one is safe."""
@@ -109,12 +113,37 @@ class Rotation(TrainerCallback):  # type: ignore[misc]
         if not any(checkpoint.step == last_step and checkpoint.verified for checkpoint in there):
             return  # the new one is not safe: nothing goes
         newest = sorted(checkpoint.step for checkpoint in there if checkpoint.step <= last_step)[-self.keep :]
+        stay = spread_out([c.step for c in there], {*newest, *([] if best_step is None else [best_step])}, self.spread)
         for checkpoint in there:
-            if checkpoint.step not in (*newest, best_step) and _is_ours(checkpoint):
+            if checkpoint.step not in stay and _is_ours(checkpoint):
                 remove_whole(checkpoint.path)
                 recorder.checkpoint(
                     Checkpoint(checkpoint.step, checkpoint.path, checkpoint.size_bytes, deleted=True), "deleted"
                 )
+
+
+def spread_out(steps: Sequence[int], wanted: Set[int], most: int) -> set[int]:
+    """Return the steps wanted and as many others as make ``most``, those that leave the smallest gaps behind.
+
+    Parameters
+    ----------
+    steps : sequence of int
+        Steps to choose among, those wanted included.
+    wanted : set of int
+        Stay in any case.
+    most : int
+        How many stay, if there are so many; those wanted may be more.
+
+    Returns
+    -------
+    set of int
+    """
+    stay = sorted(set(steps) | wanted)
+    while len(stay) > max(most, len(wanted)):
+        bounds = [0, *stay, stay[-1]]
+        gaps = {step: bounds[i + 2] - bounds[i] for i, step in enumerate(stay) if step not in wanted}
+        stay.remove(min(gaps, key=lambda step: (gaps[step], step)))
+    return set(stay)
 
 
 def _is_ours(checkpoint: Checkpoint) -> bool:

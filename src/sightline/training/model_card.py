@@ -9,7 +9,7 @@ from sightline.runs import Run, perplexity
 from sightline.training.prepare import Prepared
 
 
-def model_card(prepared: Prepared, verdict: Verdict) -> str:
+def model_card(prepared: Prepared, verdict: Verdict, keep_step: int | None = None) -> str:
     """Return a card that states facts, to stand in for the library's empty one.
 
     Parameters
@@ -18,6 +18,8 @@ def model_card(prepared: Prepared, verdict: Verdict) -> str:
         Rows and recipe of the run.
     verdict : Verdict
         What the run came to; it has a best step.
+    keep_step : int, optional
+        The step of the weights, where a gold set chose them and not the loss.
 
     Returns
     -------
@@ -37,13 +39,13 @@ def model_card(prepared: Prepared, verdict: Verdict) -> str:
         "- sft",
         "---",
     ]
-    table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in _facts(prepared, verdict))]
-    alike = [str(step) for step in best.equivalent_steps if step != best.step]
+    table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in _facts(prepared, verdict, keep_step))]
+    alike = [str(step) for step in best.equivalent_steps if step != best.step and keep_step in (None, best.step)]
     note = f"\nSteps {', '.join(alike)} cannot be told apart from it.\n" if alike else ""
     return "\n".join([*header, "", f"# {run.name}", "", *table, "", verdict.decision.why, note])
 
 
-def _facts(prepared: Prepared, verdict: Verdict) -> Iterator[tuple[str, str]]:
+def _facts(prepared: Prepared, verdict: Verdict, keep_step: int | None) -> Iterator[tuple[str, str]]:
     """Yield what the card's table states, name and value."""
     recipe, run, diagnosis = prepared.recipe, verdict.run, verdict.diagnosis
     best = diagnosis.best
@@ -60,14 +62,18 @@ def _facts(prepared: Prepared, verdict: Verdict) -> Iterator[tuple[str, str]]:
     yield "Rows", f"{len(prepared.train_rows):,} training, {validation:,} validation"
     yield "Learning rate", f"{recipe.learning_rate:g}"
     yield "Rows a step", f"{prepared.cadence.rows_per_step}"
-    yield "Step", f"{best.step} of {prepared.cadence.total_steps} planned, {run.last_step} run"
-    yield "Validation loss", _loss(best.eval_loss)
+    step = best.step if keep_step is None else keep_step
+    loss = best.eval_loss if step == best.step or run.eval_loss is None else run.eval_loss.at(step)
+    yield "Step", f"{step} of {prepared.cadence.total_steps} planned, {run.last_step} run"
+    yield "Validation loss", "not known" if loss is None else _loss(loss)
     yield "Base model's validation loss", "not known" if base is None else _loss(base)
-    for metric, score in _gold(run, best.step):
+    for metric, score in _gold(run, step):
         yield f"Gold score ({metric})", score
     yield "The run", f"{diagnosis.phase.value}{onset}"
     evaluations = 0 if run.eval_loss is None else len(run.eval_loss)
-    yield "Chosen", f"lowest exact validation loss of {evaluations} evaluations"
+    choice = run.judgements[-1].choice if keep_step is not None and run.judgements else None
+    by_loss = f"lowest exact validation loss of {evaluations} evaluations"
+    yield "Chosen", by_loss if choice is None else f"by {choice.choosing_rows} rows of the gold set: {choice.why}"
 
 
 def _loss(nats: float) -> str:

@@ -160,11 +160,8 @@ def _run(recipe: Recipe) -> Iterator[Contradiction]:
         yield ("resume", "overwrite"), "one goes on with the run in the output folder, the other deletes it"
     if recipe.merge and not recipe.use_peft:
         yield ("merge",), "only an adapter can be merged into its base model; give use_peft, or leave merge out"
-    if recipe.keep_by == "gold":
-        yield (
-            ("keep_by",),
-            "a gold score cannot choose the checkpoint in this version; give keep_by: loss",
-        )
+    if recipe.keep_by == "gold" and recipe.gold is None:
+        yield ("keep_by",), "there is no gold set to choose the checkpoint by; give gold: FILE"
     if recipe.arguments.get("lr_scheduler_type") == "constant" and recipe.arguments.get("warmup_steps"):
         yield ("lr_scheduler_type", "warmup_steps"), "the constant schedule ignores warm-up; use constant_with_warmup"
 

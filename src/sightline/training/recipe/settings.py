@@ -74,6 +74,8 @@ class Recipe(BaseModel):
     max_eval_rows: int | None = Field(default=None, ge=1)
     gold: str | None = None
     keep_by: Literal["loss", "gold"] = "loss"
+    forgetting: str = "embedded"
+    """General text whose loss says what was forgotten: a file, ``embedded``, or ``none``."""
 
     # LoRA
     use_peft: bool = False
