@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,7 @@ def demo(
 ) -> int:
     """Run two small fine-tunes on a model that comes with Sightline: one learns, one memorises and is stopped.
 
+    The one that learns is judged at its end: is it better than the base model on questions that it has never seen?
     Nothing is fetched. What an earlier demo left in the folder is replaced.
     """
     from sightline.demo import base_model_path, recipe_path, write_demo_data
@@ -51,8 +53,8 @@ def demo(
     for name, rows in (("healthy", files.train), ("overfit", files.few)):
         words = {
             "model_name_or_path": base_model_path(), "dataset": rows, "eval_dataset": files.validation,
-            "gold": files.gold, "output_dir": folder / name, "seed": seed,
-        }  # fmt: skip
+            "output_dir": folder / name, "seed": seed,
+        } | ({"gold": files.gold} if name == "healthy" else {})  # fmt: skip
         given = [word for key, value in words.items() for word in (f"--{key}", str(value))]
         recipe = Recipe.load(recipe_path(name), [*given, "--overwrite"])
         if not as_json:
@@ -68,10 +70,17 @@ def demo(
 
 
 def _tell_story(outcomes: dict[str, Outcome], folder: Path) -> None:
-    """Say what was seen, from the numbers of these two runs."""
+    """Say what was seen, from the numbers of these two runs, and what the gold set answers."""
+    from sightline.gold.report import judgement_paragraph
+
     say("\nWhat you have seen\n")
     for name, outcome in outcomes.items():
         say(f"  {name}: {_one_line(outcome)}\n")
+    for name, outcome in outcomes.items():
+        judgements = () if outcome.verdict is None else outcome.verdict.run.judgements
+        for judgement in judgements:
+            say(f"\nIs it better than the base model? On {judgement.n} questions of the gold set, {name}:\n")
+            say(textwrap.indent(textwrap.fill(judgement_paragraph(judgement), 98), "  ") + "\n")
     say(f"\nLook again: sightline read {folder}      each evaluation in turn: sightline replay {folder / 'overfit'}\n")
 
 
