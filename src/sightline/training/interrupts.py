@@ -18,8 +18,9 @@ WATCHED = (signal.SIGINT, signal.SIGTERM)
 class Interrupts(TrainerCallback):  # type: ignore[misc]
     """Stops the training after the step in which a signal came, and has that step saved.
 
-    A handler that somebody else had set for the signal is called once the state is saved. The second signal of the same kind acts as if nobody had caught the first. Under several processes a signal to
-    any of them stops all at the same step.
+    A handler that somebody else had set for the signal is called once the state is saved. The second signal of the
+    same kind acts as if nobody had caught the first. Under several processes a signal to any of them stops all at the
+    same step.
     """
 
     def __init__(self) -> None:
