@@ -34,7 +34,7 @@ class _Seen:
 
 
 def look_at_values(headers: Sequence[Header], previous: Path | None) -> tuple[list[Problem], tuple[str, ...]]:
-    """Read the weights once, a few mebibytes at a time, and say what is wrong with their values.
+    """Read the weights once, piece by piece, and say what is wrong with their values.
 
     Parameters
     ----------

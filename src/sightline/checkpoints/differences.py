@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from sightline.checkpoints.headers import Tensor, read_header
 from sightline.checkpoints.parts import sizes_of, weights_of
-from sightline.checkpoints.values import CHUNK_BYTES, FLOATS, VALUE_BYTES, floats, raw_chunks
+from sightline.checkpoints.values import FLOATS, VALUE_BYTES, floats, raw_chunks
 from sightline.errors import CheckpointError, SourceError
 from sightline.sources.files import open_regular
 
+_VALUES = 1 << 16
+"""Values compared at a time: few enough that a float32 sum of their squares is good to six digits."""
 _LORA_LIMIT_BYTES = 256 << 20
 """Largest LoRA matrix whose product is compared."""
 
@@ -63,7 +65,7 @@ class WeightDifference:
 
 
 def compare_weights(first: Path, second: Path) -> WeightDifference:
-    """Compare the weights of two checkpoints, a few mebibytes at a time.
+    """Compare the weights of two checkpoints, piece by piece.
 
     Parameters
     ----------
@@ -86,7 +88,7 @@ def compare_weights(first: Path, second: Path) -> WeightDifference:
     comparable = [name for name in shared if one[name][1].shape == other[name][1].shape]
     known = [name for name in comparable if {one[name][1].dtype, other[name][1].dtype} <= VALUE_BYTES.keys()]
     sums, changes = np.zeros(2), []
-    with ExitStack() as stack:
+    with ExitStack() as stack, np.errstate(all="ignore"):  # NaN and overflow are figures here, not accidents
         files = _opened(stack, {path for tensors in (one, other) for path, _ in tensors.values()})
         for name in known:
             change, squares = _change(name, one[name], other[name], files)
@@ -139,23 +141,31 @@ def _change(
 ) -> tuple[TensorChange, NDArray[np.float64]]:
     """Return how a tensor moved, and the squared norms of its difference and of its first value."""
     squares, largest, changed, count = np.zeros(2), 0.0, 0, math.prod(one[1].shape)
-    size = CHUNK_BYTES // max(VALUE_BYTES[one[1].dtype], VALUE_BYTES[other[1].dtype])
     try:
-        for before, after in zip(_values(one, files, size), _values(other, files, size), strict=True):
-            difference = after.astype(np.float64) - before
-            squares += (difference @ difference, np.square(before, dtype=np.float64).sum())
-            largest = max(largest, float(np.abs(difference).max(initial=0.0)))
+        for before, after in zip(_values(one, files), _values(other, files), strict=True):
+            difference = after - before
+            squares += (_squared(difference), _squared(before))
+            largest = max(largest, float(difference.max(initial=0.0)), -float(difference.min(initial=0.0)))
             changed += int(np.count_nonzero(difference))
     except OSError as error:
         raise CheckpointError(f"{name}: cannot be read ({error.strerror or error})") from None
     return TensorChange(name, one[1].shape, _ratio(*squares), largest, changed / count if count else 0.0), squares
 
 
-def _values(place: _Place, files: Mapping[Path, Any], size: int) -> Any:
-    """Yield the values of a tensor, ``size`` at a time."""
+def _values(place: _Place, files: Mapping[Path, Any]) -> Any:
+    """Yield the values of a tensor, as many at a time as the processor keeps at hand."""
     path, tensor = place
-    for chunk in raw_chunks(files[path], tensor, size * VALUE_BYTES[tensor.dtype]):
+    for chunk in raw_chunks(files[path], tensor, _VALUES * VALUE_BYTES[tensor.dtype]):
         yield floats(chunk, tensor.dtype)
+
+
+def _squared(values: NDArray[Any]) -> float:
+    """Return the sum of squares: of few float32 as they are, else, or where they overflow, in float64."""
+    total = float(values @ values)
+    if math.isfinite(total):
+        return total
+    wide = values.astype(np.float64)
+    return float(wide @ wide)
 
 
 def _ratio(difference: float, first: float) -> float:

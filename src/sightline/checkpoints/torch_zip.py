@@ -61,17 +61,24 @@ def read_records(path: Path) -> tuple[Record, ...] | None:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def damaged_records(path: Path) -> tuple[str, ...]:
+def damaged_records(path: Path) -> tuple[str, ...] | None:
     """Name the records whose bytes do not fit their CRC-32, or that are not where the directory says.
 
     Reads the file once, a mebibyte at a time.
+
+    Returns
+    -------
+    tuple of str or None
+        None for a file that is no zip, which has no checksums.
 
     Raises
     ------
     CheckpointError
         As `read_records`.
     """
-    records = read_records(path) or ()
+    records = read_records(path)
+    if records is None:
+        return None
     try:
         with open_regular(path) as file:
             return tuple(record.name for record in records if not _is_whole(file, record))

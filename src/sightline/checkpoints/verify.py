@@ -91,10 +91,12 @@ def verify(folder: Path, *, previous: Path | None = None, contents: bool = True)
     problems += against_manifest
     if contents:
         skipped = {problem.file for problem in unwritten}
-        if not hashed:
-            problems += _damaged_zips(folder, files, skipped)
         seen, notes = look_at_values([h for h in headers.values() if h.path.name not in skipped], previous)
         problems += seen
+        if not hashed:
+            damaged, unchecked = _damaged_zips(folder, files, skipped)
+            problems += damaged
+            notes += unchecked
     return Verification(folder, _sorted(problems), weights_only, hashed, notes)
 
 
@@ -233,9 +235,9 @@ def _against_manifest(folder: Path, contents: bool) -> tuple[list[Problem], bool
         return [Problem("unreadable", "", error.strerror or str(error))], False
 
 
-def _damaged_zips(folder: Path, files: Mapping[str, int], skipped: set[str]) -> list[Problem]:
-    """Check the CRC of every record that torch.save wrote; nobody else does."""
-    problems = []
+def _damaged_zips(folder: Path, files: Mapping[str, int], skipped: set[str]) -> tuple[list[Problem], tuple[str, ...]]:
+    """Check the CRC of every record that torch.save wrote, which nobody else does; note what has none."""
+    problems, notes = [], []
     for name in files:
         if not name.endswith((".pt", ".pth", ".bin")) or name in skipped or Path(name).name == _NEVER_OPENED:
             continue
@@ -244,11 +246,13 @@ def _damaged_zips(folder: Path, files: Mapping[str, int], skipped: set[str]) -> 
         except CheckpointError as error:
             problems.append(Problem("structure", name, _without(error, folder / name)))
             continue
-        if records:
+        if records is None and files[name]:
+            notes.append(f"{name} is a bare pickle, as torch wrote before 1.6: it has no checksum")
+        elif records:
             problems.append(
                 Problem("contents", name, f"{len(records)} of its records do not fit their checksum: {records[0]}, …")
             )
-    return problems
+    return problems, tuple(notes)
 
 
 def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
