@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sightline.decisions import judge_run
 from sightline.runs import Run
 from sightline.sources import read_runs
 
@@ -22,7 +25,7 @@ pytestmark = pytest.mark.skipif(not (FOLDER / "index.jsonl").is_file(), reason="
 REASONS = {
     "several runs": "the index counts all runs of the log together; here each is a run of its own",
     "repeated step": "a step logged again replaces what stood there: the run was resumed, or two processes wrote",
-    "other lines": "the index counts one kind of line only; the log has losses in another kind too",
+    "other lines": "the index counts one kind of line only; the log has losses in another kind, or of trainings, too",
 }
 """Why a count may differ from the index; ``reason`` finds out which, from the log and not from its name."""
 
@@ -42,8 +45,11 @@ def counts(run: Run) -> tuple[int, int]:
 def reason(entry: dict[str, Any], runs: list[Run]) -> str | None:
     """Return why the counts of a log differ from its index, None if nothing explains it."""
     expected = entry["n_train"], entry["n_eval"]
-    if len(runs) > 1:
+    together = tuple(map(sum, zip(*map(counts, runs), strict=True)))
+    if len(runs) > 1 and all(mine <= theirs for mine, theirs in zip(together, expected, strict=True)):
         return "several runs"
+    if len(runs) > 1:
+        return "other lines" if "evaluations outside of any training were left out" in runs[0].damage[-1] else None
     (run,) = runs
     found = counts(run)
     if any("several processes" in sentence for sentence in run.damage) or len(run.segments) > 1:
@@ -113,19 +119,46 @@ def agree(a: Run, b: Run) -> bool:
     return shared > 1
 
 
+def same_points(a: Run, b: Run) -> bool:
+    """Return whether two runs have their training losses and evaluations at the same steps."""
+    return all(
+        (mine is None and theirs is None)
+        or (mine is not None and theirs is not None and np.array_equal(mine.steps, theirs.steps))
+        for mine, theirs in ((a.train_loss, b.train_loss), (a.eval_loss, b.eval_loss))
+    )
+
+
 @pytest.mark.parametrize("files", doubles(), ids=lambda files: files[0][-50:])
 def test_one_run_in_several_formats(files: list[str]) -> None:
-    """Every file of a run agrees with another one of it (a script that trained twice has a state of each training)."""
+    """Every file of a run agrees with another one of it (a script that trained twice has a state of each training).
+
+    Where both tell the same points they get the same verdict, the best step up to the digits of the coarser.
+    """
     read = {file: read_runs([FOLDER / file])[0] for file in files}
     for file, runs in read.items():
         others = [run for other, theirs in read.items() if other != file for run in theirs]
-        assert any(agree(run, other) for run in runs for other in others), file
+        pairs = [(run, other) for run in runs for other in others if agree(run, other)]
+        assert pairs, file
+        for run, other in pairs:
+            if same_points(run, other):
+                mine, theirs = judge_run(run).diagnosis, judge_run(other).diagnosis
+                assert mine.phase is theirs.phase
+                assert (mine.best is None) == (theirs.best is None)
+                if mine.best and theirs.best and run.eval_loss is not None:
+                    assert run.eval_loss.at(theirs.best.step) == pytest.approx(mine.best.eval_loss, rel=1e-3)
 
 
-def test_all_at_once() -> None:
-    """The whole folder is read, and every file of the index is there."""
-    runs, errors = read_runs([FOLDER])
-    assert not errors
-    paths = {run.path for run in runs}
-    missing = [entry["file"] for entry in entries() if not paths & {(p := FOLDER / entry["file"]), p.parent}]
-    assert missing == []
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """Return what `sightline read --json` prints of the whole folder, through a process."""
+    command = [sys.executable, "-m", "sightline", "read", str(FOLDER), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode in (0, 1) and not done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def test_every_file_is_a_run_or_a_named_error(document: dict[str, Any]) -> None:
+    """The command answers for every file of the index, and for none of the folder's that holds no history."""
+    told = {Path(each["path"]) for each in (*document["runs"], *document["errors"])}
+    missing = [e["file"] for e in entries() if not told & {(p := FOLDER / e["file"]), p.parent}]
+    assert missing == [] and document["errors"] == []
