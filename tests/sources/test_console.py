@@ -262,6 +262,67 @@ PRINTED = {
         [10, 20, 30],
         [20, 30],
     ),
+    "fairseq": (
+        '| INFO | train_inner | {"epoch": 1, "update": 1, "loss": "9.1", "num_updates": "100"}\n'
+        '| INFO | train_inner | {"epoch": 1, "update": 1.5, "loss": "8.1", "num_updates": "150"}\n'
+        '| INFO | valid | {"epoch": 1, "valid_loss": "8.5", "valid_num_updates": "150"}\n',
+        "step",
+        [100, 150],
+        [150],
+    ),
+    "OLMo": (
+        "INFO\t[step=1/100]\n    train/CrossEntropyLoss=10.98\n    train/Perplexity=93,000\n"
+        "INFO\t[step=2/100]\n    train/CrossEntropyLoss=10.90\n    train/Perplexity=91,000\n",
+        "step",
+        [1, 2],
+        [],
+    ),
+    "Composer": (
+        "[batch=10/100]:\n\t Train time/epoch: 0\n\t Train loss/train/total: 5.5\n"
+        "[batch=20/100]:\n\t Train time/epoch: 0\n\t Train loss/train/total: 5.4\n",
+        "step",
+        [10, 20],
+        [],
+    ),
+    "MMEngine": (
+        "- INFO - Epoch(train)  [1][  50/100]  lr: 2.4e-06  eta: 9:53:11  memory: 14000  loss: 2.6\n"
+        "- INFO - Epoch(train)  [1][ 100/100]  lr: 2.4e-06  eta: 9:53:11  memory: 14000  loss: 2.5\n"
+        "- INFO - Epoch(train)  [2][  50/100]  lr: 2.4e-06  eta: 9:53:11  memory: 14000  loss: 2.4\n",
+        "step",
+        [50, 100, 150],
+        [],
+    ),
+    "tutorials": (
+        "Epoch [1/2], Step [50/100], Loss: 1.5\nEpoch [1/2], Step [100/100], Loss: 1.4\n"
+        "Epoch [2/2], Step [50/100], Loss: 1.3\nEpoch [2/2], Step [100/100], Loss: 1.2\n",
+        "step",
+        [50, 100, 150, 200],
+        [],
+    ),
+    "nanochat": (
+        "step 00000/05000 (0.00%) | loss: 9.01 | lrm: 1.00 | dt: 120.1ms\nStep 00000 | Validation bpb: 2.5\n"
+        "step 00250/05000 (5.00%) | loss: 7.01 | lrm: 1.00 | dt: 120.1ms\nStep 00250 | Validation bpb: 2.1\n",
+        "step",
+        [0, 250],
+        [0, 250],
+    ),
+    "MLX": (
+        "Iter 1: Val loss 2.998, Val took 5.2s\n"
+        "Iter 10: Train loss 2.9, Learning Rate 1.000e-05, It/sec 1.2, Trained Tokens 1000, Peak mem 4.2 GB\n"
+        "Iter 20: Train loss 2.8, Learning Rate 1.000e-05, It/sec 1.2, Trained Tokens 2000, Peak mem 4.2 GB\n"
+        "Iter 20: Val loss 2.7, Val took 5.2s\n",
+        "step",
+        [10, 20],
+        [1, 20],
+    ),
+    "diffusers": (
+        "".join(
+            f"\rSteps:  10%|█         | {i}/99 [00:01<00:09,  1.0it/s, loss=0.{9 - i}, lr=1e-5]" for i in range(1, 4)
+        ),
+        "step",
+        [1, 2, 3],
+        [],
+    ),
     "tqdm": (
         "".join(f"\rEpoch 0:  50%|█████     | {i}/4 [00:01<00:01,  2.00it/s, loss={3 - i / 10}]" for i in range(1, 5))
         + "".join(
@@ -282,6 +343,17 @@ def test_printed_lines(tmp_path: Path, program: str) -> None:
     assert run.step_unit == unit
     assert (run.train_loss.steps.tolist() if run.train_loss else []) == train
     assert (run.eval_loss.steps.tolist() if run.eval_loss else []) == evals
+
+
+def test_ms_swift_prints_its_steps(tmp_path: Path) -> None:
+    """Plain numbers between quoted times and shares, and two counts under one name."""
+    lines = (
+        f"{{'loss': {3 - i / 100:.6f}, 'epoch': {i / 99}, 'global_step/max_steps': '{i}/200', 'percentage': '5.00%'}}\n"
+        for i in range(10, 60, 10)
+    )
+    run = read_text(tmp_path, "".join(lines))
+    assert run.curves["loss"].steps.tolist() == [10, 20, 30, 40, 50] and run.max_steps == 200
+    assert run.significant_digits is None and "percentage" not in run.curves
 
 
 def test_values_of_printed_lines(tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ STEP_NAMES: tuple[str, ...] = (
     "iters",
     "global_steps",
     "global_step/max_steps",
+    "num_updates",
     "update",
     "updates",
-    "num_updates",
     "batch_idx",
     "batch",
 )

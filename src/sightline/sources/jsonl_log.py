@@ -12,7 +12,7 @@ from sightline.sources.files import as_utf8, chunks, head, is_folder
 from sightline.sources.json_text import parse
 from sightline.sources.lines import LineSplitter
 from sightline.sources.numbers import as_float, as_step
-from sightline.sources.table import Origin, Table, tells_a_run
+from sightline.sources.table import Origin, Table, tells_a_run, unfolded
 from sightline.sources.table_runs import runs_of
 
 NAME = "jsonl"
@@ -84,7 +84,7 @@ class Parser:
         if any(type(entry) is not dict for entry in entries) or len(entries) != len(lines):
             entries = [entry for line in lines if (entry := _object(line)) is not None]
             self._broken += len(lines) - len(entries)
-        entries = list(map(_unfolded, entries))
+        entries = list(map(unfolded, entries))
         self._table.add(entries)
         if entries:
             self._last = entries[-1]
@@ -119,15 +119,6 @@ def _object(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if type(value) is dict else None
-
-
-def _unfolded(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry with ms-swift's ``"global_step/max_steps": "10/200"`` as the two numbers it is."""
-    both = entry.get("global_step/max_steps")
-    if type(both) is str and "/" in both:
-        step, _, total = both.partition("/")
-        return {**entry, "global_step": step, "total_steps": total}
-    return entry
 
 
 def _names(entry: dict[str, Any]) -> list[str]:

@@ -23,6 +23,8 @@ from sightline.sources.numbers import as_array
 
 MAX_METRICS = 10_000
 """Metrics of one log; names beyond are left out and counted."""
+FOLDED = "global_step/max_steps"
+"""Two counts that ms-swift logs under one name."""
 _MAX_NESTING = 4
 _MAX_SETTING = 500
 _SECRET = re.compile(r"token(?!s|izer)|secret|password|api_?key|credential", re.IGNORECASE)
@@ -171,6 +173,16 @@ class Origin:
         """Return the path of a run that begins at a row."""
         began = [file for row, file in self.files if row <= first]
         return self.path if whole or not began else began[-1]
+
+
+def unfolded(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry with ms-swift's ``"global_step/max_steps": "10/200"`` as the two numbers it is."""
+    both = entry.get(FOLDED)
+    if type(both) is str and "/" in both:
+        step, _, total = both.partition("/")
+        rest = {name: value for name, value in entry.items() if name != FOLDED}
+        return {**rest, "global_step": step, "total_steps": total}
+    return entry
 
 
 def plain_settings(values: Mapping[str, Any]) -> dict[str, Any]:

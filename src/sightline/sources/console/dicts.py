@@ -36,6 +36,8 @@ _PAIR = re.compile(
 )
 _QUOTES = bytes.maketrans(b"'", b'"')
 _SUMMARY = "train_runtime"
+_LOSS_KEY, _QUOTED_LOSS = b"loss': ", b"loss': '"
+"""ms-swift puts times and shares in quotes, and no number."""
 
 
 def holds_metrics(line: bytes) -> bool:
@@ -67,7 +69,7 @@ def entries_of(texts: Sequence[bytes]) -> tuple[list[Entry], list[int] | None, b
     """
     if not texts:
         return [], None, False
-    quoted = b"': '" in texts[0]
+    quoted = _QUOTED_LOSS in texts[0] or (b"': '" in texts[0] and _LOSS_KEY not in texts[0])
     text = _requoted(b",".join(texts), quoted)
     for plain in (True, False):
         try:
@@ -82,7 +84,7 @@ def entries_of(texts: Sequence[bytes]) -> tuple[list[Entry], list[int] | None, b
         found = _one(single)
         entries += found
         origins += [i] * len(found)
-    return entries, origins, any(b"': '" in single for single in texts)
+    return entries, origins, quoted
 
 
 def _requoted(text: bytes, quoted: bool) -> bytes:
@@ -99,12 +101,13 @@ def _reworded(text: bytes) -> bytes:
 
 def _one(text: bytes) -> list[Entry]:
     """Return the entries of one text, by JSON if it can be, else pair by pair."""
-    try:
-        entry = orjson.loads(_reworded(_requoted(text, b"': '" in text)))
+    for quoted in (True, False) if b"': '" in text else (False,):
+        try:
+            entry = orjson.loads(_reworded(_requoted(text, quoted)))
+        except ValueError:
+            continue
         if type(entry) is dict:
             return [entry]
-    except ValueError:
-        pass
     entries = []
     for piece in text.split(b"{'")[1:]:
         whole, closed, _ = piece.partition(b"}")

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.runs.names import EPOCH_NAMES, STEP_NAMES, canonical, is_loss
+from sightline.sources.json_text import parse
+from sightline.sources.numbers import as_float, as_step
+
 # Each branch begins with a character of its own, so that the search skips to the next such character; what must not
 # stand before it (a letter, a digit) is looked at from there.
 _UNSIGNED = rb"(?:[0-9]{0,2}(?:,[0-9]{3}){1,5}(?![0-9])|[0-9]{0,40})(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,4})?"
@@ -30,16 +34,17 @@ _BAR = (b"it/s", b"s/it", b"%|", b"[==", b"=>", b"\xe2\x94\x81", b"/step", b"[--
 _TRAIN = frozenset({"train", "training", "tr", "trn", "trl"})
 _VALIDATION = frozenset({"val", "valid", "validation", "eval", "evaluation", "dev", "tel"})
 _TEST = frozenset({"test", "testing"})
-_LOSS = frozenset({"loss", "losses", "nll", "xent", "trl", "tel", "bpb"})
+_LOSS = frozenset({"loss", "losses", "nll", "xent", "trl", "tel", "bpb", "crossentropyloss"})
 _FILLING = frozenset(
     {
         *("avg", "average", "averaged", "mean", "total", "current", "running", "smooth", "smoothed", "value", "epoch"),
         *("step", "iter", "batch", "per", "token", "lm", "mlm", "clm", "ce", "cross", "entropy", "the", "on", "set"),
         *("is", "of", "at", "masked", "model", "global", "sft", "dpo", "log", "likelihood", "negative", "data"),
+        "reduced",
     }
 )
 _STEP = frozenset({"step", "steps", "iter", "iters", "iteration", "iterations", "it", "update", "updates", "s"})
-_STEP_BEFORE = frozenset({"global", "training", "train", "optimizer", "optimization", "current", "at"})
+_STEP_BEFORE = frozenset({"global", "training", "train", "optimizer", "optimization", "current", "at", "completed"})
 _EPOCH = frozenset({"epoch", "ep", "epochs"})
 _OTHERS = {
     "lr": "learning_rate",
@@ -52,6 +57,13 @@ _OTHERS = {
 _ACCURACY = frozenset({"acc", "accuracy"})
 _VALIDATION_LINE = re.compile(r"(?<![a-z_])(?:val|valid|validation|validating|eval|evaluation|dev)(?![a-z])")
 _TRAIN_LINE = re.compile(r"(?<![a-z_])train(?:ing)?(?![a-z])")
+_COUNTED = re.compile(
+    r"\b(epoch|ep|step|iter|iteration)s?(?:\s?\([a-z]{1,10}\))?\s{0,4}(?:\[\s{0,8}|\]\[\s{0,8})$", re.IGNORECASE
+)
+"""A count in brackets behind its name: ``Epoch [1/5]``, ``Iter(train) [  10/9840]``."""
+_SECOND_COUNT = re.compile(r"^\]\s?\[\s{0,8}$")
+"""Between the epoch and the step in ``Epoch(train)  [1][  50/100]``."""
+_SPLIT = re.compile(r"^(?:train|valid|test)_")
 _MAX_NUMBERS = 64
 STEP, EPOCH, TOTAL = "_step", "_epoch", "_total"
 """What a number counts, among the metrics' names."""
@@ -136,11 +148,15 @@ def _plan(line: bytes) -> Plan | None:
         else:
             label = _label(between, adjacent=previous_end > 0)
             name = _name(label, lowered)
+            if name is None and EPOCH in names and _SECOND_COUNT.match(between):
+                name = STEP
+            if name in (STEP, EPOCH) and line[match.end() : match.end() + 1] == b"%":
+                name = None
             surer = name == STEP and label.endswith(("step", "steps"))  # than an iteration, which may be a micro-batch
             if name is not None and (name not in names or surer):
                 names[name] = i
         previous_end = match.end()
-    if not any(name.endswith("loss") for name in names):
+    if not any(name.endswith(("loss", "bpb")) for name in names):
         return None
     if len(matches) == _MAX_NUMBERS:
         return None
@@ -157,6 +173,8 @@ def _is_bar(line: bytes) -> bool:
 
 def _label(between: str, *, adjacent: bool) -> str:
     """Return the name in front of a number: the last piece of the text, without the unit of the number before."""
+    if (counted := _COUNTED.search(between)) is not None:
+        return counted[1].lower()
     if adjacent:
         between = _UNIT.sub("", between, count=1)
     return _SEGMENT.split(between.rstrip())[-1].strip(" :=#*@~\t").lower()
@@ -188,7 +206,7 @@ def _name(label: str, line: str) -> str | None:
 
 
 def _loss(words: set[str], line: str) -> str:
-    return _role(words, line, "loss")
+    return _role(words, line, "bpb" if "bpb" in words else "loss")
 
 
 def _role(words: set[str], line: str, metric: str) -> str:
@@ -201,6 +219,31 @@ def _role(words: set[str], line: str, metric: str) -> str:
         return metric
     validates = _VALIDATION_LINE.search(line) and not _TRAIN_LINE.search(line)
     return f"eval_{metric}" if validates and f"val_{metric}" not in line else metric
+
+
+def printed_json(line: bytes) -> dict[str, float] | None:
+    """Return the metrics of a JSON object in a line (fairseq's and many people's own loggers'), None if it has no loss.
+
+    What counts it is named STEP and EPOCH; ``valid_num_updates`` counts as ``num_updates`` does.
+    """
+    try:
+        entry = parse(line[line.index(b'{"') : line.rindex(b"}") + 1])
+    except ValueError:
+        return None
+    if type(entry) is not dict:
+        return None
+    numbers = {name: number for name, value in entry.items() if (number := as_float(value)) is not None}
+    plain = {name: _SPLIT.sub("", name.lower(), count=1) for name in numbers}
+    counts = {plain[name]: number for name, number in numbers.items()}
+    row: dict[str, float] = {}
+    for known, names in ((STEP, STEP_NAMES), (EPOCH, EPOCH_NAMES)):
+        counted = next((step for name in names if (step := as_step(counts.get(name))) is not None), None)
+        if counted is not None:
+            row[known] = counted
+    for name, number in numbers.items():
+        if plain[name] not in (*STEP_NAMES, *EPOCH_NAMES):
+            row.setdefault(canonical(name), number)
+    return row if any(map(is_loss, row)) else None
 
 
 class PrintedTable:

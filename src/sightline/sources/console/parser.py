@@ -11,18 +11,22 @@ import numpy as np
 
 from sightline.runs import Run
 from sightline.sources.console.dicts import Entry, entries_of, holds_metrics, tells_metrics
-from sightline.sources.console.lines import EPOCH, Plan, Plans, PrintedTable
+from sightline.sources.console.lines import EPOCH, Plan, Plans, PrintedTable, printed_json
 from sightline.sources.console.rows import NO_BAR, Hint, Rows
 from sightline.sources.console.runs import runs_of_rows
 from sightline.sources.json_text import collector_paused, parse
 from sightline.sources.lines import LineSplitter
+from sightline.sources.table import FOLDED, unfolded
 
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-9;:?<=>]{0,40}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,400}(?:\x07|\x1b\\)|[@-Z\\^_=>])")
 _BAR = re.compile(rb"(?<![0-9])([0-9]{1,15})/([0-9]{1,15}) \[")
 _NEIGHBOURS = 4  # lines around a dictionary in which its progress bar is looked for
 _NEAR_BYTES = 400
 _DENSE_BYTES = 200  # of text for each dictionary; with more there is other output between them
-_WORDS = (b"oss", b"poch", b" = ", b"***", b"==((", b"tel:", b"trl:")
+_CONTEXT = (b"poch", b" = ", b"***", b"==((", b"[step=", b"[batch=")
+_WORDS = (b"oss", b"tel:", b"trl:", b"bpb", b"xent", *_CONTEXT)
+_STEP_LINE = re.compile(rb"\[(?:step|batch)=([0-9]{1,15})(?:/[0-9]{1,15})?\]")
+"""A line of OLMo's and Composer's that names the step of the lines that follow it."""
 _EPOCH_BAR = re.compile(rb"[Ee]poch[ :#=]{0,4}([0-9]{1,7})[^|]{0,40}\|[^|]{0,400}\| ")
 _EPOCH_LINE = re.compile(rb"(?<![a-z_])epoch[ :#=]{0,4}([0-9]{1,7})(?![0-9.])")
 _RANK = re.compile(rb"\s{0,4}\[?(?:rank[ :]?|default)?([0-9]{1,4})[\]:](?=[^0-9])", re.IGNORECASE)
@@ -62,6 +66,7 @@ class Parser:
         self._plans = Plans()
         self._printed = PrintedTable()
         self._epoch: float | None = None
+        self._step: float | None = None
         self._rank: bytes | None = None
         self._last_text = b""
         self._pending = _Pending()
@@ -175,12 +180,12 @@ class Parser:
                     self._take_dict(line, around, start, start + len(line))
             elif b"oss" in line or self._printed.open:
                 self._take_line(line, lines[i - 1] if i else b"")
-            elif line[-1:] == b"]":  # a progress bar, drawn anew many times
+            elif line[-1:] == b"]" and b"[step=" not in line:  # a progress bar, drawn anew many times
                 continue
-            elif b"poch" in line or b" = " in line or b"***" in line or b"==((" in line:
-                self._take_context(line)
-            elif b"tel:" in line or b"trl:" in line:
+            elif b"tel:" in line or b"trl:" in line or b"bpb" in line or b"xent" in line:
                 self._take_line(line, b"")
+            elif any(mark in line for mark in _CONTEXT):
+                self._take_context(line)
 
     def _take_dicts(self, lines: Sequence[bytes]) -> None:
         """Take lines that are nothing but a dictionary: there are no bars between them."""
@@ -242,7 +247,10 @@ class Parser:
                 self._add(row)
                 return
         if plan is None:
-            if line[-1:] != b"]":
+            if b'{"' in line and (row := printed_json(line)) is not None:
+                self._flush_dicts()
+                self._add(row)
+            elif line[-1:] != b"]":
                 self._take_context(line)
             return
         if self._pending.texts:
@@ -258,13 +266,15 @@ class Parser:
         rows.append(len(self._data.tiers))
         texts.append(line)
         self._planned_rows += 1
-        self._data.append(plan.tier, self._epoch)
+        self._data.append(plan.tier, self._epoch, self._step)
 
     def _take_context(self, line: bytes) -> None:
         """Keep what a line without losses says of where the run stands."""
         lowered = line.lower()
         if (match := _EPOCH_LINE.search(lowered)) is not None:
             self._epoch = float(match[1])
+        if (match := _STEP_LINE.search(line)) is not None:
+            self._step = float(match[1])
         if any(mark in line for mark in _BEGINS):
             self._hint("begins", b"")
         elif b"=" in line:
@@ -305,7 +315,10 @@ class Parser:
         self, entries: Sequence[Entry], quoted: bool, bars: Sequence[tuple[int, int, int]] | None = None
     ) -> None:
         """Add those entries that tell metrics, each with its bar."""
-        if not all(map(tells_metrics, set(map(tuple, entries)))):
+        shapes = set(map(tuple, entries))
+        if any(FOLDED in names for names in shapes):
+            entries = list(map(unfolded, entries))
+        if not all(map(tells_metrics, shapes)):
             kept = [i for i, entry in enumerate(entries) if tells_metrics(tuple(entry))]
             entries, bars = [entries[i] for i in kept], bars and [bars[i] for i in kept]
         self._quoted = self._quoted or (quoted and bool(entries))

@@ -43,7 +43,7 @@ def printed_spans(
     losses = {name: column[0] for name, column in columns.items() if name[0] != "0" and is_loss(name)}
     if not places.size or not losses:
         return spans
-    steps, epochs = np.full(places.size, np.nan), np.array(rows.epochs, dtype=np.float64)
+    steps, epochs = np.array(rows.steps, dtype=np.float64), np.array(rows.epochs, dtype=np.float64)
     for tier in (1, 2):
         for name, target in ((STEP, steps), (EPOCH, epochs)):
             column = columns.get(f"{tier}:{name}")

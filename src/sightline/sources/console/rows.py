@@ -36,16 +36,19 @@ class Rows:
     """Rows of tier 1 and 2."""
     epochs: array[float] = field(default_factory=lambda: array("d"))
     """Epoch that the lines before each printed line speak of, NaN for none."""
+    steps: array[float] = field(default_factory=lambda: array("d"))
+    """Step that a line before each printed line names for what follows it, NaN for none."""
     barred: array[int] = field(default_factory=lambda: array("q"))
     """Dictionaries that stand beside a progress bar."""
     bars: array[int] = field(default_factory=lambda: array("q"))
     """Of each of those the bar's count before and after it and its total, -1 for none."""
     hints: list[Hint] = field(default_factory=list)
 
-    def append(self, tier: int, epoch: float | None) -> None:
+    def append(self, tier: int, epoch: float | None, step: float | None = None) -> None:
         """Add the place of a printed line."""
         self.printed.append(len(self.tiers))
         self.epochs.append(np.nan if epoch is None else epoch)
+        self.steps.append(np.nan if step is None else step)
         self.tiers.append(tier)
 
     def append_dicts(self, count: int, bars: Sequence[tuple[int, int, int]] | None) -> None:
