@@ -41,7 +41,9 @@ def recorded(folder: Path, *steps: int, status: Status | None = None) -> None:
 
 
 def recipe(folder: Path, **wishes) -> SimpleNamespace:
-    return SimpleNamespace(**{"output_dir": folder, "resume": False, "overwrite": False} | wishes)
+    return SimpleNamespace(
+        **{"output_dir": folder, "resume": False, "overwrite": False, "early_stopping": True} | wishes
+    )
 
 
 def test_a_fresh_folder_is_taken(tmp_path):

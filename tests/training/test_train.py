@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -15,16 +14,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sightline.demo import base_model_path, demo_rows
+from sightline.demo import base_model_path
 from sightline.errors import DataError, RunFolderExists, TrainingFailed
 from sightline.evaluation import EvalSet, evaluate
 from sightline.journal import reader
 from sightline.runs import Phase, Status
-from sightline.training.command import train
-from sightline.training.display import Silent
 from sightline.training.prepare import prepare
 from sightline.training.recipe import Recipe
 from sightline.training.trainer import WatchedTrainer
+
+from .small_runs import run_of, settings, write_demo_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,29 +31,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """Eighty training and twenty validation rows of the demo."""
-    folder = tmp_path_factory.mktemp("rows")
-    rows = demo_rows(seed=0)
-    for name, part in (("train", rows.train[:80]), ("validation", rows.validation[:20])):
-        lines = [json.dumps({"prompt": r["prompt"], "completion": r["completion"]}) for r in part]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def settings(data: Path, output_dir: Path, **changes: object) -> list[str]:
-    """Return the command line of a run of 20 steps."""
-    keys = {
-        "model_name_or_path": base_model_path(), "dataset": data / "train.jsonl",
-        "eval_dataset": data / "validation.jsonl", "output_dir": output_dir, "max_steps": 20,
-        "per_device_train_batch_size": 8, "learning_rate": 3e-3,
-        "use_peft": True, "lora_r": 8, "lora_dropout": 0.1, "eval_steps": 5, "eval_time_budget": 1.0, "max_length": 96,
-        "seed": 1, "use_cpu": True, "early_stopping": False,
-    } | changes  # fmt: skip
-    given = {key: value for key, value in keys.items() if value is not None}
-    return [word for key, value in given.items() for word in (f"--{key}", str(value))]
-
-
-def run_of(data: Path, output_dir: Path, **changes: object):
-    return train(Recipe.load(None, settings(data, output_dir, **changes)), Silent())
+    return write_demo_rows(tmp_path_factory.mktemp("rows"))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ callback is cleared, and unless ``stop_early`` is asked for the run goes on what
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import time
 import warnings
@@ -19,14 +20,16 @@ from weakref import WeakValueDictionary
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sightline.decisions import Policy, Verdict, judge_run
-from sightline.journal import Recorder
+from sightline.journal import Masker, Recorder, reader
 from sightline.runs import Action, Evaluation, Run, Severity, Status
 from sightline.runs.names import canonical
 from sightline.training.checkpoint_watch import CheckpointWatch
 from sightline.training.display import Display, Silent
 from sightline.training.exact_losses import ExactLosses
+from sightline.training.facts import run_facts
 from sightline.training.harmless import harmless, report_once
 from sightline.training.ranks import Ranks
+from sightline.training.resume_warnings import resume_warnings
 
 TRAINING_SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
 """What the Trainer logs once at the end; its ``train_loss`` there is an average over the session and no point."""
@@ -168,6 +171,7 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         self.attach(kwargs.get("model"))
         self._meet_ranks()
         if state.is_world_process_zero:
+            self._recall(args, state, kwargs)
             self._open(args, state, kwargs.get("model"))
             self._begin_checkpoints(args, state)
 
@@ -312,7 +316,19 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
             self.verdict = judge_run(self.run, self.policy)
 
     def _facts(self, args: TrainingArguments, model: Any) -> dict[str, Any]:
-        return {"arguments": args.to_dict(), "model": model_facts(model), **self.config}
+        return {**run_facts(args, model), **self.config}
+
+    @harmless
+    def _recall(self, args: TrainingArguments, state: TrainerState, given: Mapping[str, Any]) -> None:
+        """Before a resumed run's first step, say what is not as it was; the journal still has how it was."""
+        folder = self.output_dir or Path(args.output_dir)
+        if self.recorder is not None or state.global_step == 0 or not reader.recognises(folder):
+            return
+        before = reader.read(folder).config
+        now = Masker(os.environ).json(self._facts(args, given.get("model")))
+        loader = given.get("train_dataloader")
+        for sentence in resume_warnings(args, state, before=before, now=now, train_dataloader=loader):
+            self.warn(f"not as before step {state.global_step}: {sentence}")
 
     @harmless
     def _record_log(self, args: TrainingArguments, state: TrainerState, logs: Mapping[str, Any]) -> None:
@@ -423,18 +439,3 @@ def _let_go(folder: Path) -> None:
     earlier = _RECORDING.get(folder.resolve())
     if earlier is not None and earlier.has_ended:
         earlier.close()
-
-
-def model_facts(model: Any) -> dict[str, Any]:
-    """Return what a reader of the journal will want to know of the model."""
-    if model is None:
-        return {}
-    parameters = list(model.parameters())
-    config = getattr(model, "config", None)
-    return {
-        "class": type(model).__name__,
-        "name_or_path": str(getattr(config, "_name_or_path", "")),
-        "parameters": sum(p.numel() for p in parameters),
-        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "dtype": str(parameters[0].dtype).removeprefix("torch.") if parameters else None,
-    }

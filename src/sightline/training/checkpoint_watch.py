@@ -41,6 +41,7 @@ class CheckpointWatch:
     def saved(self, recorder: Recorder, folder: Path, step: int) -> None:
         """Record a checkpoint that was saved and have it verified; one that is not there was not saved."""
         if folder.is_dir():
+            (folder / MANIFEST).unlink(missing_ok=True)  # of an earlier save: the Trainer writes into what is there
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             checkpoint = Checkpoint(step, folder, size_bytes=size)
             recorder.checkpoint(checkpoint, "saved")

@@ -19,12 +19,13 @@ from sightline.journal import Masker, Recorder
 from sightline.runs import Action, Status
 from sightline.training.best import restore_best
 from sightline.training.budget import EvaluationBudget
-from sightline.training.callback import SightlineCallback, model_facts
+from sightline.training.callback import SightlineCallback
 from sightline.training.changes import changes
 from sightline.training.continuation import Continuation
 from sightline.training.display import Display
 from sightline.training.evaluation_plan import EvaluationPlan
 from sightline.training.examine import refuse_waste
+from sightline.training.facts import run_facts
 from sightline.training.interrupts import Interrupts
 from sightline.training.judging import KEPT_FOR_GOLD, Judging, room_for_judging
 from sightline.training.keeping import KeepBest, Rotation
@@ -185,9 +186,8 @@ def _tell_changes(point: ResumePoint, prepared: Prepared, trainer: WatchedTraine
         return
     now = Masker(os.environ).json(
         {
-            "arguments": trainer.args.to_dict(),
+            **run_facts(trainer.args, trainer.model),
             "recipe": prepared.recipe.as_config(),
-            "model": model_facts(trainer.model),
             "rows": prepared.row_facts(),
         }
     )
