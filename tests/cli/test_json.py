@@ -50,6 +50,14 @@ SCHEMA = {
         "p_value": (*NUMBER, type(None)),
         "forgot": (bool, type(None)),
     },
+    "rising_rows": {
+        "from_step": int,
+        "to_step": int,
+        "rise": NUMBER,
+        "rows": list,
+        "rows_for_half": int,
+        "rows_of": int,
+    },
 }
 FINDING = {
     "kind": str,
@@ -69,7 +77,7 @@ def assert_schema(value, schema):
             if value[key] is not None:
                 assert_schema(value[key], kind)
             else:
-                assert key in ("onset", "best", "gold")
+                assert key in ("onset", "best", "gold", "rising_rows")
             continue
         assert isinstance(value[key], kind), key
         if kind is not str and isinstance(value[key], str) and str in kind and int in kind:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sightline.decisions.decide import decide
 from sightline.decisions.policy import Policy
+from sightline.decisions.rising import rising_rows
 from sightline.diagnosis import diagnose
 from sightline.runs import Curve, Decision, Diagnosis, Run, perplexity
 from sightline.runs.gold import GoldAnswer, Judgement
@@ -88,6 +89,25 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
             for finding in diagnosis.findings
         ],
         "gold": _gold(run.judgements[-1]) if run.judgements else None,
+        "rising_rows": _rising(run, diagnosis),
+    }
+
+
+def _rising(run: Run, diagnosis: Diagnosis) -> dict[str, Any] | None:
+    """Return the rows that memorising costs most; a row that broke contributes the string "Infinity"."""
+    found = rising_rows(run, diagnosis)
+    if found is None:
+        return None
+    return {
+        "from_step": found.from_step,
+        "to_step": found.to_step,
+        "rise": number(found.changes.total),
+        "rows": [
+            {"place": place, "contribution": number(share), "per_token": number(change), "tokens": tokens}
+            for place, share, change, tokens in found.worst()
+        ],
+        "rows_for_half": len(found.changes.drivers()),
+        "rows_of": len(found.changes.rows),
     }
 
 

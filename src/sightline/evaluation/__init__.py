@@ -11,8 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sightline.diagnosis.row_changes import RowChanges, row_changes
     from sightline.evaluation.batches import EvalSet, Row
-    from sightline.evaluation.changes import RowChanges, row_changes
     from sightline.evaluation.hook import HookedLosses, LossHook
     from sightline.evaluation.probe import train_probe
     from sightline.evaluation.sampling import RowSample, difference_error, rows_needed
@@ -33,17 +33,17 @@ __all__ = [
 ]
 
 _HOME = {
-    "EvalSet": "batches",
-    "Row": "batches",
-    "RowChanges": "changes",
-    "row_changes": "changes",
-    "HookedLosses": "hook",
-    "LossHook": "hook",
-    "train_probe": "probe",
-    "RowSample": "sampling",
-    "difference_error": "sampling",
-    "rows_needed": "sampling",
-    "evaluate": "scoring",
+    "EvalSet": "sightline.evaluation.batches",
+    "Row": "sightline.evaluation.batches",
+    "RowChanges": "sightline.diagnosis.row_changes",
+    "row_changes": "sightline.diagnosis.row_changes",
+    "HookedLosses": "sightline.evaluation.hook",
+    "LossHook": "sightline.evaluation.hook",
+    "train_probe": "sightline.evaluation.probe",
+    "RowSample": "sightline.evaluation.sampling",
+    "difference_error": "sightline.evaluation.sampling",
+    "rows_needed": "sightline.evaluation.sampling",
+    "evaluate": "sightline.evaluation.scoring",
 }
 """The module of each name."""
 
@@ -52,6 +52,6 @@ def __getattr__(name: str) -> Any:
     """Import a name when it is first asked for."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    found = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = found
     return found

@@ -46,6 +46,8 @@ class EvalSet:
         an ``attention_mask``: positions where it is 0 are padding, on whichever side, and are left out.
     name : str
         What messages call the set.
+    places : sequence of str
+        Where each row stands, file and line, for people; empty where that is not known.
 
     Raises
     ------
@@ -57,8 +59,9 @@ class EvalSet:
     An EvalSet keeps the batches it has made, so that evaluating again costs no preparation.
     """
 
-    def __init__(self, rows: Sequence[Any], *, name: str = "validation set") -> None:
+    def __init__(self, rows: Sequence[Any], *, name: str = "validation set", places: Sequence[str] = ()) -> None:
         self.name = name
+        self.places = list(places)
         pairs = [_pair(row, f"{name}, row {index}") for index, row in enumerate(rows)]
         if not pairs:
             raise DataError(f"{name}: no rows; an evaluation needs at least one")

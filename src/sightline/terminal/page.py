@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from sightline.decisions import Verdict
+from sightline.decisions.rising import rising_rows
 from sightline.runs import Finding, Run, perplexity
 from sightline.terminal.chart import MIN_WIDTH, Marks, draw_chart, losses
 from sightline.terminal.judgement_page import answer_lines
@@ -75,6 +76,8 @@ def verdict_page(verdict: Verdict, *, width: int = 80, height: int = 14, glyphs:
     if run.judgements:
         lines += [Text(), Text("On the gold set", style="bold")]
         lines += answer_lines(run.judgements[-1], width=text_width, glyphs=glyphs)
+    if rows := list(_rising(verdict, text_width)):
+        lines += [Text(), *rows]
     if diagnosis.findings:
         lines += [Text(), Text("What was found", style="bold")]
         for finding in diagnosis.findings:
@@ -184,6 +187,10 @@ def _number_rows(run: Run, steps: list[int]) -> Iterator[tuple[str, str, list[fl
     gaps = [None if e is None or t is None else e - t for e, t in zip(evals, trains, strict=True)]
     if has_evals and any(gap is not None for gap in gaps):
         yield "gap: validation − training" + (" (equal terms)" if probe is not None else ""), "gap", gaps
+    if has_evals and probe is not None and run.train_loss is not None:
+        logged = [value_near(run.train_loss, step) for step in steps]
+        apart = [None if e is None or t is None else e - t for e, t in zip(evals, logged, strict=True)]
+        yield "gap to the logged training loss", "gap, logged", apart
 
 
 def _facts(verdict: Verdict, width: int) -> Iterator[Text]:
@@ -195,6 +202,28 @@ def _facts(verdict: Verdict, width: int) -> Iterator[Text]:
     for label, sentence in facts:
         if sentence is not None:
             yield from wrap(sentence, width, first=label, rest="  ", style="bold")
+
+
+def _rising(verdict: Verdict, width: int) -> Iterator[Text]:
+    """Name the validation rows that memorising costs most, where the run knows its rows."""
+    rising = rising_rows(verdict.run, verdict.diagnosis)
+    if rising is None:
+        return
+    changes, of = rising.changes, unit(verdict.run)
+    yield from wrap(
+        f"Rows that memorising costs most, {of} {rising.from_step} to {rising.to_step}", width, style="bold"
+    )
+    for place, contribution, per_token, tokens in rising.worst():
+        what = f"{printable(place, 80)}: {per_token:+.3f} nats per token, {tokens} tokens"
+        yield from wrap(what, width, first=f"  {contribution:+.4f}  ", rest="           ")
+    worse, better = int((changes.contributions > 0).sum()), int((changes.contributions < 0).sum())
+    yield from wrap(
+        f"{len(changes.drivers())} of {len(changes.rows)} rows make up half of what got worse; {worse} got worse, "
+        f"{better} better, {changes.total:+.4f} nats per token together.",
+        width,
+        first="  ",
+        style="dim",
+    )
 
 
 def _finding(finding: Finding, run: Run, width: int) -> Iterator[Text]:

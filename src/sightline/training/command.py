@@ -220,7 +220,9 @@ def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: In
         callbacks=callbacks,
         watcher=watcher,
         train_rows=prepared.train_rows,
-        eval_set=None if eval_rows is None else EvalSet(eval_rows),
+        eval_set=None
+        if eval_rows is None
+        else EvalSet(eval_rows, places=[e.where.rpartition("/")[2] for e in eval_rows.examples]),
         probe_set=None
         if eval_rows is None
         else EvalSet(train_probe(prepared.train_rows, eval_rows), name="train probe"),

@@ -30,4 +30,5 @@ class Sample:
         order = np.random.Generator(np.random.PCG64(SAMPLE_SEED)).permutation(len(whole))
         index = np.sort(order[:n])
         rows = [Row(whole.ids[i].tolist(), whole.labels[i].tolist()) for i in index]
-        return cls(EvalSet(rows, name=f"{n} rows of the {whole.name}"), index, is_part=True)
+        places = [whole.places[i] for i in index] if whole.places else ()
+        return cls(EvalSet(rows, name=f"{n} rows of the {whole.name}", places=places), index, is_part=True)

@@ -26,6 +26,7 @@ from transformers import PrinterCallback, TrainerControl
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
+from sightline.decisions.rising import PLACES
 from sightline.evaluation import EvalSet, evaluate
 from sightline.runs import Evaluation
 from sightline.training.budget import EvaluationBudget
@@ -38,6 +39,9 @@ from sightline.training.row_order import RowOrder
 from sightline.training.rows import TokenisedRow
 from sightline.training.sample import Sample
 from sightline.training.saving import save_checkpoint
+
+MOST_PLACES = 10_000
+"""Rows whose file and line the journal names."""
 
 
 class RowsInMemory(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -108,6 +112,7 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         )
         if self._plain_loss:
             project_labelled_positions(self.model)
+        self._places_told = False
         self.tokens_since_log: torch.Tensor | int = 0
         self._logged_at = time.perf_counter()
         self._evaluating_s = 0.0
@@ -145,6 +150,7 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         self.scored = Sample.of(self.eval_set, plan.eval_rows)
         self.scored_probe = Sample.of(self.probe_set, plan.probe_rows)
         self.watcher.tell_facts({"evaluation": dataclasses.asdict(plan)})
+        self._places_told = False
 
     def _evaluate_exactly(self) -> Evaluation:
         if self.planner is not None and self.state.global_step == 0:
@@ -154,6 +160,9 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
             self.score_only(plan)
             self.planner = None
         assert self.scored is not None and self.scored_probe is not None
+        if not self._places_told and 0 < len(self.scored.rows.places) <= MOST_PLACES:
+            self.watcher.tell_facts({PLACES: self.scored.rows.places})
+        self._places_told = True
         began = time.perf_counter()
         losses = evaluate(self.model, self.scored.rows)
         probe = evaluate(self.model, self.scored_probe.rows)

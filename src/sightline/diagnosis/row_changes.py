@@ -1,4 +1,4 @@
-"""Which rows a change of the loss comes from. No torch: it reads the losses that the journal keeps.
+"""Which rows a change of the loss comes from, by the losses that the journal keeps.
 
 The loss of a set is ``sum_r s_r / sum_r c_r`` over rows of loss sum s and token count c. Between two evaluations of the
 same rows the counts are the same, so the change is the sum of the rows' own ``(s'_r - s_r) / sum_r c_r``: each row's
