@@ -103,7 +103,10 @@ def test_optimizer_states_are_dropped_and_the_rest_still_verifies(tmp_path: Path
         assert manifest is not None and manifest.dropped == ("optimizer.pt",)
         found = verify(run / f"checkpoint-{step}")
         assert found.problems == () and found.weights_only and found.hashed and not found.complete
-    assert list_checkpoints(run).best is not None
+    assert [listed.parts.is_weights_only for listed in list_checkpoints(run).checkpoints] == [True] * 3 + [False] * 2
+    (run / "checkpoint-10" / "scheduler.pt").unlink()
+    found = verify(run / "checkpoint-10")
+    assert not found.intact and not found.weights_only  # that one was not dropped
 
 
 def test_folder_of_another_run_is_left_alone(tmp_path: Path) -> None:
@@ -115,6 +118,30 @@ def test_folder_of_another_run_is_left_alone(tmp_path: Path) -> None:
     pruning = pruned(run)
     assert "checkpoint-40" in names(run)
     assert "not the 2.6" in dict(pruning.left_alone)["checkpoint-40"]
+
+
+def test_what_sightline_writes_beside_the_trainer_is_its_own(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", EVALS)
+    for name in ("sightline_state.json", "sightline_state_1.json"):
+        (run / "checkpoint-10" / name).write_text("{}")
+    pruned(run)
+    assert names(run) == ["checkpoint-20", "checkpoint-50"]
+
+
+def test_file_that_appears_at_the_last_moment_keeps_its_folder(tmp_path: Path, monkeypatch) -> None:
+    """The folder is looked at once more when nobody can find it any more by its name."""
+    from sightline.checkpoints import prune
+
+    run = make_run(tmp_path / "run", EVALS)
+    set_aside = prune.set_aside
+
+    def late(folder: Path) -> Path:
+        (folder / "notes.txt").write_text("mine")
+        return set_aside(folder)
+
+    monkeypatch.setattr(prune, "set_aside", late)
+    failed = carry_out(plan_pruning(list_checkpoints(run)))
+    assert len(failed) == 3 and names(run) == [f"checkpoint-{step}" for step in EVALS]
 
 
 def plant(run: Path, outside: Path, rng: random.Random) -> set[str]:

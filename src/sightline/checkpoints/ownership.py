@@ -19,7 +19,7 @@ from sightline.runs import Run
 
 _WRITTEN = re.compile(
     r"""(?x)
-    (config|generation_config|adapter_config|trainer_state|sightline_manifest|model\.safetensors\.index
+    (config|generation_config|adapter_config|trainer_state|sightline_[a-z]+(_\d+)?|model\.safetensors\.index
       |pytorch_model\.bin\.index|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|chat_template
       |processor_config|preprocessor_config|video_preprocessor_config)\.json
     | (model|adapter_model)(-\d+-of-\d+)?\.safetensors

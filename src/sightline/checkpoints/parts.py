@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sightline.checkpoints.headers import read_header
+from sightline.checkpoints.manifest import read_manifest
 from sightline.checkpoints.small_json import read_object
 from sightline.checkpoints.state import TRAINER_STATE, read_state
 from sightline.checkpoints.torch_zip import read_records
@@ -48,8 +49,8 @@ class Parts:
     weight_files: tuple[str, ...] = ()
     """Files that hold the weights, by name; whether they are whole is another matter."""
     is_weights_only: bool = False
-    """Whether it was saved without training states on purpose, as ``save_only_model`` does: whole weights, the trainer
-    state that is written last, and no trace of the others."""
+    """Whether it is without training states on purpose: saved with ``save_only_model`` (whole weights, the trainer
+    state that is written last, and no trace of the others), or its optimizer was dropped later."""
 
     @property
     def is_complete(self) -> bool:
@@ -102,7 +103,7 @@ def read_parts(folder: Path) -> Parts:
         missing=tuple(missing),
         holds=tuple(part for part, lacks in lacking.items() if not lacks),
         weight_files=weight_files,
-        is_weights_only=not lacking["weights"] and not lacking["trainer state"] and not any(map(_is_state, files)),
+        is_weights_only=_is_weights_only(folder, files, lacking),
     )
 
 
@@ -228,9 +229,26 @@ def _lacking_trainer_state(folder: Path, files: dict[str, int], step: int) -> li
     return [] if told == step else [f"a trainer state of this step (it says {told})"]
 
 
+def _is_weights_only(folder: Path, files: dict[str, int], lacking: dict[str, list[str]]) -> bool:
+    if lacking["weights"] or lacking["trainer state"] or INCOMPLETE_MARK in files:
+        return False
+    if lacking["optimizer"] and not lacking["scheduler"] and not lacking["random states"]:
+        return _was_dropped(folder)
+    return not any(map(_is_state, files))
+
+
+def _was_dropped(folder: Path) -> bool:
+    """Whether the manifest says that files were removed on purpose."""
+    try:
+        manifest = read_manifest(folder)
+    except CheckpointError:
+        return False
+    return manifest is not None and bool(manifest.dropped)
+
+
 def _is_state(name: str) -> bool:
-    """Whether a file belongs to a training state other than the trainer's own, or says that the save broke off."""
-    return name.startswith(("optimizer", "scheduler", "rng_state", "global_step")) or name == INCOMPLETE_MARK
+    """Whether a file belongs to a training state other than the trainer's own."""
+    return name.startswith(("optimizer", "scheduler", "rng_state", "global_step"))
 
 
 def _is_deepspeed(files: dict[str, int]) -> bool:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sightline.checkpoints.listing import Listed, Listing, freed_bytes
-from sightline.checkpoints.manifest import MANIFEST, drop_files
+from sightline.checkpoints.manifest import drop_files
 from sightline.checkpoints.ownership import foreign_entries, why_foreign
 from sightline.checkpoints.parts import CHECKPOINT_NAME, sizes_of
-from sightline.checkpoints.state import TRAINER_STATE
+from sightline.checkpoints.removal import remove, set_aside
 from sightline.checkpoints.verify import Verification, verify
 from sightline.errors import CheckpointError
 
@@ -171,6 +171,8 @@ def _not_checkpoints(folder: Path) -> Iterator[tuple[str, str]]:
     except OSError:
         return
     for entry in entries:
+        if entry.name.startswith("quarantined-checkpoint-"):
+            yield entry.name, "put away by a resume that could not trust it; look at it before it goes"
         if not entry.name.startswith("checkpoint"):
             continue
         if entry.is_symlink():
@@ -198,16 +200,13 @@ def _droppable(listing: Listing, deleted: set[int], checked: _Checked) -> Iterat
 
 
 def _deleted(folder: Path) -> list[str]:
-    """Delete a folder, the trainer state last: what is left by a crash in between still says whose it is."""
+    """Delete a folder: it loses its name first, so that an interruption leaves no half of a checkpoint."""
     try:
-        if foreign := foreign_entries(folder):
+        going = set_aside(folder)
+        if foreign := foreign_entries(going):
+            going.rename(folder)
             return [f"{folder.name}: {foreign[0]} appeared in it, so it stays"]
-        names = sorted(sizes_of(folder), key=lambda name: (name == TRAINER_STATE, name == MANIFEST, name))
-        for name in names:
-            (folder / name).unlink()
-        inner = sorted({(folder / name).parent for name in names if "/" in name}, reverse=True)
-        for path in (*inner, folder):
-            path.rmdir()
+        remove(going)
     except (OSError, CheckpointError) as error:
         return [f"{folder.name}: not wholly deleted ({error})"]
     return []

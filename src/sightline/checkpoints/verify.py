@@ -106,19 +106,9 @@ def _lacking(folder: Path, files: Mapping[str, int]) -> tuple[list[Problem], boo
         lacks = weights_of(folder, dict(files))[1]
         return [Problem("incomplete", "", f"lacks {lack}") for lack in lacks], True
     parts = read_parts(folder)
-    dropped = _dropped(folder)
-    if parts.is_weights_only or (dropped and "weights" in parts.holds and "trainer state" in parts.holds):
+    if parts.is_weights_only:
         return [], True
     return [Problem("incomplete", "", f"lacks {lack}") for lack in parts.missing], False
-
-
-def _dropped(folder: Path) -> tuple[str, ...]:
-    """Name what `prune` removed from a checkpoint on purpose."""
-    try:
-        manifest = read_manifest(folder)
-    except CheckpointError:
-        return ()
-    return () if manifest is None else manifest.dropped
 
 
 def _headers(folder: Path, weight_files: tuple[str, ...]) -> tuple[dict[str, Header], list[Problem]]:

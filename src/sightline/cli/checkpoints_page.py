@@ -116,8 +116,9 @@ def prune_page(
         [("drop", "yellow"), (one.parts.path.name, "bold"), (", ".join(names), "")] for one, names in pruning.dropped
     ]
     lines = columns(rows, "lll", flexible=2, width=room)
-    for name, why in pruning.left_alone:
-        lines += wrap(printable(f"{name} is left alone: {why}"), room, first="  • ")
+    for why, names in _by_reason(pruning).items():
+        alone = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} left alone: {why}"
+        lines += wrap(printable(alone), room, first="  • ")
     lines.append(Text())
     for sentence in (*_about_pruning(pruning, frees_bytes, failed), *_about_forecast(forecast)):
         lines += wrap(printable(sentence), room)
@@ -271,6 +272,13 @@ def _about_pruning(pruning: Pruning, frees_bytes: int, failed: Sequence[str] | N
     for sentence in failed:
         yield f"Not done: {sentence}."
     yield f"Freed {size_text(frees_bytes)}." if not failed else "The rest is done."
+
+
+def _by_reason(pruning: Pruning) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for name, why in pruning.left_alone:
+        reasons.setdefault(why, []).append(name)
+    return reasons
 
 
 def _share(relative: float) -> str:

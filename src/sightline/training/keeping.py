@@ -8,11 +8,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sightline.checkpoints.removal import remove_whole
 from sightline.runs import Checkpoint
 from sightline.training.callback import SightlineCallback
 from sightline.training.harmless import harmless
 from sightline.training.ranks import Ranks
-from sightline.training.saving import remove_whole
 
 SAVING_SHARE = 0.05
 """Saving may take this share of the run's time; a new best is saved whatever it costs."""

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from sightline.checkpoints import find_checkpoints
+from sightline.checkpoints.removal import remove_whole
 from sightline.errors import RunFolderExists
 from sightline.journal import reader
 from sightline.journal.lines import RunLine
@@ -14,7 +15,7 @@ from sightline.training.continuation import run_of
 from sightline.training.display import Display
 from sightline.training.recipe import Recipe
 from sightline.training.resuming import QUARANTINED, ResumePoint, find_resume_point, refuse_ended
-from sightline.training.saving import clear_leftovers, remove_whole
+from sightline.training.saving import clear_leftovers
 
 MADE_AT_THE_END = ("best", "merged")
 """Folders that a run writes beside its checkpoints when it is over."""

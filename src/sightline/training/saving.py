@@ -18,12 +18,12 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
+from sightline.checkpoints.removal import REMOVED, remove, set_aside
 from sightline.errors import CheckpointError
 from sightline.journal.files import open_regular, sync_folder
 from sightline.training.ranks import Ranks
 
 ASIDE = ".sightline-saving-"
-REMOVED = ".sightline-removing-"
 
 
 def save_checkpoint(trainer: Any, ranks: Ranks, write_more: Callable[[Path], None]) -> Path:
@@ -94,7 +94,7 @@ def whole_or_not_at_all(folder: Path, ranks: Ranks, *, writes: bool = True) -> I
     failure: Exception | None = None
     try:
         if writes:
-            _remove(aside)
+            remove(aside)
             aside.mkdir(parents=True)
     except OSError as error:
         failure = error
@@ -115,21 +115,6 @@ def whole_or_not_at_all(folder: Path, ranks: Ranks, *, writes: bool = True) -> I
     finally:
         if writes:
             shutil.rmtree(aside, ignore_errors=True)
-
-
-def remove_whole(folder: Path) -> None:
-    """Remove a folder so that no half of it ever bears its name.
-
-    Raises
-    ------
-    OSError
-        If it cannot be renamed; nothing is removed then.
-    """
-    going = folder.with_name(REMOVED + folder.name)
-    _remove(going)
-    folder.rename(going)
-    sync_folder(folder.parent)
-    shutil.rmtree(going, ignore_errors=True)
 
 
 def clear_leftovers(output_dir: Path) -> None:
@@ -154,11 +139,9 @@ def _name(aside: Path, folder: Path) -> Exception | None:
     try:
         _sync_tree(aside)
         if os.path.lexists(folder):
-            replaced = folder.with_name(REMOVED + folder.name)
-            _remove(replaced)
-            folder.rename(replaced)
+            replaced = set_aside(folder)
             aside.rename(folder)
-            _remove(replaced)
+            remove(replaced)
         else:
             aside.rename(folder)
         sync_folder(folder.parent)
@@ -176,14 +159,6 @@ def _sync_tree(folder: Path) -> None:
                 with open_regular(path) as file:
                     os.fsync(file.fileno())
         sync_folder(Path(parent))
-
-
-def _remove(path: Path) -> None:
-    """Remove a folder, or a link or file in its place."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _point_to_best(state: Any, folder: Path) -> None:
