@@ -90,3 +90,11 @@ def test_what_only_one_has_is_named(tmp_path: Path) -> None:
     )
     assert difference.only_second == ("head.weight",) and difference.only_first == ()
     assert difference.reshaped == ("layer.bias",) and len(difference.changes) == 2
+
+
+def test_long_tensors_of_one_file_are_compared_in_turns(tmp_path: Path) -> None:
+    """A checkpoint against itself: both sides are read from the same open file, piece after piece."""
+    tensors = {"long": ("F32", np.random.default_rng(0).normal(size=200_001)), "short": ("F16", np.ones(3))}
+    folder = make_checkpoint(tmp_path / "checkpoint-1", 1, tensors=tensors)
+    difference = compare_weights(folder, folder)
+    assert difference.moved == 0 and len(difference.changes) == 2

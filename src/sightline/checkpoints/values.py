@@ -103,13 +103,13 @@ def raw_chunks(file: BinaryIO, tensor: Tensor, size: int = CHUNK_BYTES) -> Itera
     OSError
         If it cannot be read, or ends too early.
     """
-    file.seek(tensor.start)
-    buffer, left = memoryview(bytearray(min(size, tensor.size_bytes))), tensor.size_bytes
-    while left:
-        wanted = buffer[: min(left, len(buffer))]
+    buffer, at = memoryview(bytearray(min(size, tensor.size_bytes))), tensor.start
+    while at < tensor.end:
+        wanted = buffer[: min(tensor.end - at, len(buffer))]
+        file.seek(at)  # each time: two tensors of one file may be read in turns
         if file.readinto(wanted) != len(wanted):  # type: ignore[attr-defined]  # a BufferedReader has it
             raise OSError("the file ends within a tensor")
-        left -= len(wanted)
+        at += len(wanted)
         yield wanted
 
 
