@@ -21,7 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sightline.decisions import Policy, Verdict, judge_run
 from sightline.journal import Masker, Recorder, reader
-from sightline.runs import Action, Evaluation, Run, Severity, Status
+from sightline.runs import Action, Evaluation, Finding, Run, Severity, Status
 from sightline.runs.names import canonical
 from sightline.training.checkpoint_watch import CheckpointWatch
 from sightline.training.display import Display, Silent
@@ -95,6 +95,7 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         self.ranks: Ranks | None = None
         self._exact: ExactLosses | None = ExactLosses(own_pass=exact_evaluation)
         self._judged_name: str | None = None
+        self._missed: set[str] = set()
         self.checkpoints = CheckpointWatch(self.warn)
         self._pending: Evaluation | None = None
         self._ended = False
@@ -127,6 +128,22 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
     def receive(self, evaluation: Evaluation) -> None:
         """Take the exact losses of the evaluation whose ``on_evaluate`` follows."""
         self._pending = evaluation
+
+    @harmless
+    def miss_evaluation(self, step: int, error: Exception) -> None:
+        """Tell, in the journal and on the display, that an evaluation failed and training goes on without it."""
+        if self.recorder is None:
+            return
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        message = (
+            f"the evaluation at step {step} failed and is left out, training goes on: "
+            f"{type(error).__name__}: {first_line}"
+        )
+        finding = Finding("evaluation_failed", Severity.WARNING, message, step, step, None, {})
+        self.recorder.alert(step, finding)
+        if message.partition(": ")[2] not in self._missed:
+            self._missed.add(message.partition(": ")[2])
+            self.display.notice(message, Severity.WARNING)
 
     @harmless
     def tell_facts(self, facts: Mapping[str, Any]) -> None:

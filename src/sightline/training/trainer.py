@@ -13,6 +13,7 @@ What differs from SFTTrainer, and why:
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -126,12 +127,21 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Score the validation rows and the train probe exactly; another data set goes the Trainer's own way."""
+        """Score the validation rows and the train probe exactly; another data set goes the Trainer's own way.
+
+        Once training has begun an evaluation that fails is left out and told: training goes on.
+        """
         if eval_dataset is not None or self.eval_set is None:
             metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
             return metrics
         began = time.perf_counter()
-        evaluation = self._evaluate_exactly()
+        try:
+            evaluation = self._evaluate_exactly()
+        except Exception as error:  # on all ranks alike
+            if self.state.global_step == 0:  # nothing is lost yet, and the next evaluation would fail as well
+                raise
+            self.watcher.miss_evaluation(self.state.global_step, error)
+            return {"eval_loss": math.nan}
         runtime_s = time.perf_counter() - began
         self._evaluating_s += runtime_s
         metrics = {"eval_loss": evaluation.eval_loss, "eval_runtime": round(runtime_s, 4)}
