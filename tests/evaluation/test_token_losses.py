@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -166,6 +168,30 @@ def test_both_products_give_the_same(monkeypatch: pytest.MonkeyPatch, bias: bool
     assert not any("forward" in vars(m) for m in model)
     for a, b in itertools.zip_longest(plain, quick):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_plain_adapters_are_multiplied_with_their_layer() -> None:
+    """One product takes the place of three, no weight is changed, and whatever is more than plain is left alone."""
+    from peft import LoraConfig, get_peft_model
+
+    def adapted(**options: Any) -> nn.Module:
+        torch.manual_seed(0)
+        config = LoraConfig(r=4, lora_alpha=12, target_modules=["0"], init_lora_weights=False, **options)
+        return get_peft_model(nn.Sequential(nn.Linear(64, 80), nn.ReLU()), config).eval()
+
+    model, x = adapted(lora_dropout=0.5), torch.randn(3, 5, 64)
+    layer, weights, plain = model.base_model.model[0], copy.deepcopy(model.state_dict()), model(x)
+    with products.quick_products(model):
+        assert "forward" in vars(layer)
+        torch.testing.assert_close(model(x), plain, rtol=1e-5, atol=1e-5)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert model(x).dtype == torch.bfloat16
+    assert "forward" not in vars(layer)
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    for other in (adapted(use_dora=True), adapted(lora_bias=True), model.to(torch.bfloat16)):
+        with products.quick_products(other):
+            assert "forward" not in vars(other.base_model.model[0])
 
 
 def test_products_are_restored_after_an_error() -> None:

@@ -29,10 +29,12 @@ def clock(monkeypatch):
 
 
 def simulate(
-    clock: Clock, eval_s: float, *, interval: int = 1, slower_from: int = 10**9, slow_once: int = -1, steps: int = 400
-) -> tuple[float, list[int]]:
+    clock: Clock, eval_s: float, *, interval: int = 1, estimate: int | None = None, slower_from: int = 10**9,
+    slow_once: int = -1, steps: int = 400,
+) -> tuple[float, list[int]]:  # fmt: skip
     """Train with steps of a second; return the share of time that evaluations took, and their steps."""
     budget = EvaluationBudget(interval, 0.1)
+    budget.interval = estimate or interval
     state, spent, evaluated = SimpleNamespace(global_step=0, max_steps=steps), 0.0, []
 
     def evaluation() -> None:
@@ -68,6 +70,12 @@ def test_cheap_evaluations_all_take_place(clock):
     """An evaluation that costs a thousandth of a step is never left out."""
     _, evaluated = simulate(clock, 0.001)
     assert evaluated == list(range(1, 401))
+
+
+def test_an_estimate_that_was_too_careful_is_put_right(clock):
+    """Where steps turn out slower than thought the run gets the evaluations it asked for, and not one more."""
+    share, evaluated = simulate(clock, 0.5, interval=10, estimate=60)
+    assert evaluated == list(range(10, 401, 10)) and share <= 0.105
 
 
 def test_one_slow_evaluation_does_not_silence_the_rest(clock):

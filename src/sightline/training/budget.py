@@ -13,6 +13,8 @@ from sightline.training.ranks import Ranks
 
 MEASURED_STEPS = 4
 """Steps whose time is taken before the interval is fitted; the first one warms up and does not count."""
+MEASURED_COSTS = (1, 3)
+"""Evaluations after which the interval is fitted: the base model's, which pays for what is made once, and two more."""
 HEAD_START = 0.15
 """Share of the budget that may be spent before its part of the run has passed."""
 
@@ -20,24 +22,27 @@ HEAD_START = 0.15
 class EvaluationBudget(TrainerCallback):  # type: ignore[misc]
     """Decides at each planned evaluation whether it takes place.
 
-    Once a few steps have been timed, the interval is made to fit; an evaluation that would break the bound all the
+    Once a few steps have been timed, the interval is made to fit, longer than the estimate before the first step or
+    shorter, but never shorter than what ``evals_per_epoch`` asks for; an evaluation that would break the bound all the
     same, because the machine got slower, is left out. The base model and the last step are always evaluated. Rank 0
     measures and decides for all.
 
     Parameters
     ----------
     interval : int
-        Optimizer steps between evaluations, as ``evals_per_epoch`` and the estimate before the first step give it.
+        Optimizer steps between evaluations as ``evals_per_epoch`` gives it; what is estimated before the first step
+        is set later.
     share : float
         Largest share of the wall time, above 0 and at most 1.
     """
 
     def __init__(self, interval: int, share: float) -> None:
+        self.wanted = interval
         self.interval = interval
         self.share = share
         self.left_out = 0
         self._ranks: Ranks | None = None
-        self._fitted = False
+        self._fits = 0
         self._steps_s: list[float] = []
         self._step_began = 0.0
         self._costs_s: list[float] = []
@@ -65,9 +70,9 @@ class EvaluationBudget(TrainerCallback):  # type: ignore[misc]
         self._steps_s.append(time.monotonic() - self._step_began)
         if self._ranks is None:
             return control
-        if not self._fitted and len(self._steps_s) >= MEASURED_STEPS and self._costs_s:
+        if len(self._steps_s) >= MEASURED_STEPS and self._can_fit:
             self.interval = self._ranks.told_by_first(self._fit(state.max_steps))
-            self._fitted = True
+            self._fits += 1
         is_last = state.global_step >= state.max_steps
         due = state.global_step % self.interval == 0
         if due and not is_last and self._ranks.told_by_first(self._is_too_dear(state)):
@@ -76,9 +81,14 @@ class EvaluationBudget(TrainerCallback):  # type: ignore[misc]
         control.should_evaluate = due or is_last
         return control
 
+    @property
+    def _can_fit(self) -> bool:
+        """Whether more is known of an evaluation's cost than at the last fit."""
+        return self._fits < len(MEASURED_COSTS) and len(self._costs_s) >= MEASURED_COSTS[self._fits]
+
     def _fit(self, total_steps: int) -> int:
         return refit_interval(
-            self.interval,
+            self.wanted,
             evaluation_s=self._cost_s,
             step_s=self._step_s,
             total_steps=total_steps,

@@ -73,12 +73,12 @@ def plan_evaluations(
 
 
 def refit_interval(interval: int, *, evaluation_s: float, step_s: float, total_steps: int, share: float) -> int:
-    """Return the interval that measured times allow; never shorter than the planned one.
+    """Return the interval that measured times allow; never shorter than the one that is wanted.
 
     Parameters
     ----------
     interval : int
-        Planned optimizer steps between evaluations.
+        Wanted optimizer steps between evaluations.
     evaluation_s, step_s : float
         Measured seconds of one evaluation, probe included, and of one optimizer step.
     total_steps : int
