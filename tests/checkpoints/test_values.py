@@ -113,3 +113,26 @@ def test_some_lora_b_at_zero_are_a_note(tmp_path: Path) -> None:
     }
     found = verify(make_checkpoint(tmp_path / "checkpoint-10", 10, adapter=True, tensors=tensors))
     assert found.problems == () and "1 of 2 lora_B are still zero" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("lora_A.weight", "damage"), ("lora_embedding_B", "damage"), ("oft_R.weight", "note"), ("hada_w2_b", "note")],
+)
+def test_zeros_in_an_adapter_are_damage_only_where_none_start_so(tmp_path: Path, name: str, kind: str) -> None:
+    """PEFT starts lora_A and an embedding's B at random, and one matrix of most other kinds at zero."""
+    tensors = lora(1) | {f"base_model.model.x.{name}": ("F32", np.zeros((3, 4)))}
+    found = verify(make_checkpoint(tmp_path / "checkpoint-10", 10, adapter=True, tensors=tensors))
+    assert found.intact is (kind == "note")
+    assert any(name in note for note in found.notes) is (kind == "note")
+
+
+def test_untrained_lora_of_an_embedding(tmp_path: Path) -> None:
+    """There A is the half that starts at zero."""
+    prefix = "base_model.model.embed_tokens."
+    tensors = {
+        prefix + "lora_embedding_A": ("F32", np.zeros((2, 5))),
+        prefix + "lora_embedding_B": ("F32", np.ones((4, 2))),
+    }
+    found = verify(make_checkpoint(tmp_path / "checkpoint-10", 10, adapter=True, tensors=tensors))
+    assert [problem.kind for problem in found.problems] == ["unlearned"]

@@ -16,7 +16,8 @@ from sightline.errors import CheckpointError, SourceError
 from sightline.sources.files import open_regular
 
 _SHOWN = 3
-_LORA_B = ("lora_B", "lora_embedding_B")
+_LORA_STARTS_AT_ZERO = ("lora_B", "lora_embedding_A")
+_LORA_NEVER_ZERO = ("lora_A", "lora_embedding_B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,14 @@ class _Seen:
 
     @property
     def is_lora_b(self) -> bool:
-        return any(part in _LORA_B for part in self.name.split("."))
+        """Whether it is the half of a LoRA that starts at zero: B, of an embedding A."""
+        return any(part in _LORA_STARTS_AT_ZERO for part in self.name.split("."))
+
+    @property
+    def may_be_zero(self) -> bool:
+        """Whether zeros are no sign of damage: most kinds of adapters start with a matrix of them."""
+        never = any(part in _LORA_NEVER_ZERO for part in self.name.split("."))
+        return self.file.startswith("adapter_model") and not never
 
 
 def look_at_values(headers: Sequence[Header], previous: Path | None) -> tuple[list[Problem], tuple[str, ...]]:
@@ -81,7 +89,7 @@ def _not_finite(seen: Sequence[_Seen]) -> Iterator[Problem]:
 
 
 def _zero_matrices(seen: Sequence[_Seen]) -> Iterator[Problem]:
-    for file, tensors in _by_file(s for s in seen if _is_zero_matrix(s) and not s.is_lora_b).items():
+    for file, tensors in _by_file(s for s in seen if _is_zero_matrix(s) and not s.may_be_zero).items():
         yield Problem("contents", file, f"nothing but zeros in {_list([s.name for s in tensors])}")
 
 
@@ -98,6 +106,9 @@ def _notes_on_zeros(seen: Sequence[_Seen]) -> list[str]:
     if still_zero and len(still_zero) < len(all_b):
         notes.append(f"{len(still_zero)} of {len(all_b)} lora_B are still zero: {_list(still_zero)}")
     vectors = [s.name for s in seen if s.count.is_zero and len(s.tensor.shape) == 1 and s.tensor.dtype in FLOATS]
+    others = [s.name for s in seen if _is_zero_matrix(s) and s.may_be_zero and not s.is_lora_b]
+    if others:
+        notes.append(f"{len(others)} matrices of the adapter are nothing but zeros: {_list(others)}")
     if vectors:
         notes.append(
             f"{len(vectors)} vectors are nothing but zeros, as biases that were never trained: {_list(vectors)}"
