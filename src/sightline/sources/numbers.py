@@ -15,6 +15,8 @@ from sightline.sources.json_text import INFINITY, NAN
 MAX_STEP = 2**53
 """Largest step taken for one: beyond it float64 no longer counts."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,5})?", re.ASCII)
+_NUMBER_SIGNS = str.maketrans("", "", "0123456789.eE+-")
+_SHORT = 40
 _WORDS = {
     "nan": math.nan,
     "inf": math.inf,
@@ -64,9 +66,22 @@ def as_array(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.boo
         if numbers.size and (numbers.max() >= INFINITY or numbers.min() <= -INFINITY):
             numbers = np.array([_restored(value) for value in numbers.tolist()], dtype=np.float64)
         return numbers, None
+    if kinds == {str} and (plain := _plain_texts(values)) is not None:
+        return plain, None
     each = [as_float(value) for value in values]
     valid = np.array([value is not None for value in each], dtype=np.bool_)
     return np.array([math.nan if value is None else value for value in each], dtype=np.float64), valid
+
+
+def _plain_texts(values: Sequence[str]) -> NDArray[np.float64] | None:
+    """Return texts as numbers if they are short and of digits, None if it takes a closer look."""
+    joined = "".join(values)
+    if len(joined) > _SHORT * len(values) or joined.translate(_NUMBER_SIGNS):
+        return None
+    try:
+        return np.array(list(map(float, values)), dtype=np.float64)
+    except ValueError:
+        return None
 
 
 def _restored(value: float) -> float:

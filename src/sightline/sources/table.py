@@ -120,19 +120,19 @@ def alike(
     columns : list of tuple
         Values by key, in the order of ``names``.
     """
-    rest: Sequence[int] = range(len(entries))
-    while rest:
-        names = tuple(entries[rest[0]])
-        same_size = [i for i in rest if len(entries[i]) == len(names)]
-        if len(names) > 1:
+    sizes = np.fromiter(map(len, entries), dtype=np.int64, count=len(entries))
+    for size in dict.fromkeys(sizes.tolist()):
+        alone = sizes == size
+        places = range(len(entries)) if alone.all() else np.flatnonzero(alone).tolist()
+        chosen = entries if len(places) == len(entries) else list(map(entries.__getitem__, places))
+        if size > 1:
+            names = tuple(chosen[0])
             try:  # as many keys and all of these: the same keys
-                found = list(map(itemgetter(*names), [entries[i] for i in same_size]))
-                yield names, same_size, list(zip(*found, strict=True))
+                yield names, places, list(zip(*map(itemgetter(*names), chosen), strict=True))
             except KeyError:
-                yield from _alike_one_by_one(entries, same_size)
-        elif names:
-            yield from _alike_one_by_one(entries, same_size)
-        rest = [i for i in rest if len(entries[i]) != len(names)] if len(same_size) < len(rest) else ()
+                yield from _alike_one_by_one(entries, places)
+        elif size:
+            yield from _alike_one_by_one(entries, places)
 
 
 def _alike_one_by_one(

@@ -35,6 +35,8 @@ _PAIR = re.compile(
     rb"([-+]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?(?:[eE][-+]?[0-9]{1,5})?|nan|inf))"
 )
 _QUOTES = bytes.maketrans(b"'", b'"')
+_LINES = bytes.maketrans(b"'\n", b'",')
+_MANY_DICTS = 8
 _SUMMARY = "train_runtime"
 _LOSS_KEY, _QUOTED_LOSS = b"loss': ", b"loss': '"
 """ms-swift puts times and shares in quotes, and no number."""
@@ -69,8 +71,8 @@ def entries_of(texts: Sequence[bytes]) -> tuple[list[Entry], list[int] | None, b
     """
     if not texts:
         return [], None, False
-    quoted = _QUOTED_LOSS in texts[0] or (b"': '" in texts[0] and _LOSS_KEY not in texts[0])
-    text = _requoted(b",".join(texts), quoted)
+    quoted = says_quoted(texts[0])
+    text = b",".join(texts).translate(_QUOTES)
     for plain in (True, False):
         try:
             entries = orjson.loads(b"[" + (text if plain else _reworded(text)) + b"]")
@@ -87,11 +89,32 @@ def entries_of(texts: Sequence[bytes]) -> tuple[list[Entry], list[int] | None, b
     return entries, origins, quoted
 
 
-def _requoted(text: bytes, quoted: bool) -> bytes:
-    """Return Python dictionaries of plain numbers with JSON's quotes."""
-    if quoted:  # {'loss': '1.2', 'epoch': '0.5'}: the numbers lose their quotes, the names keep them
-        text = text.replace(b"': '", b"': ").replace(b"', '", b", '").replace(b"'}", b"}")
-    return text.translate(_QUOTES)
+def entries_of_block(block: bytes, count: int) -> list[Entry] | None:
+    """Return the entries of lines that are nothing but ``count`` sound dictionaries, None if they are not."""
+    if block[:2] != b"{'":
+        return None
+    try:
+        entries = orjson.loads(b"[" + block.rstrip().translate(_LINES) + b"]")
+    except ValueError:
+        return None
+    return entries if len(entries) == count and set(map(type, entries)) == {dict} else None
+
+
+def dicts_from(lines: Sequence[bytes], begin: int) -> int:
+    """Return where the lines end that are nothing but one dictionary each."""
+    if begin + 1 >= len(lines) or lines[begin + 1][:2] != b"{'":
+        return begin
+    end = begin
+    while end < len(lines) and lines[end][:2] == b"{'":
+        end += 1
+    if end - begin < _MANY_DICTS:
+        return begin
+    return end if b"".join(lines[begin:end]).count(b"{'") == end - begin else begin
+
+
+def says_quoted(text: bytes) -> bool:
+    """Return whether dictionaries have their numbers in quotes, as the Trainer 5 prints them."""
+    return _QUOTED_LOSS in text or (b"': '" in text and _LOSS_KEY not in text)
 
 
 def _reworded(text: bytes) -> bytes:
@@ -101,13 +124,12 @@ def _reworded(text: bytes) -> bytes:
 
 def _one(text: bytes) -> list[Entry]:
     """Return the entries of one text, by JSON if it can be, else pair by pair."""
-    for quoted in (True, False) if b"': '" in text else (False,):
-        try:
-            entry = orjson.loads(_reworded(_requoted(text, quoted)))
-        except ValueError:
-            continue
+    try:
+        entry = orjson.loads(_reworded(text.translate(_QUOTES)))
         if type(entry) is dict:
             return [entry]
+    except ValueError:
+        pass
     entries = []
     for piece in text.split(b"{'")[1:]:
         whole, closed, _ = piece.partition(b"}")

@@ -7,8 +7,9 @@ settings are passed over. Lines that differ only in their digits are understood 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,10 @@ _NUMBER = re.compile(
     rb"|n(?<=[:= ]n)an(?![A-Za-z0-9_])|i(?<=[:= ]i)nf(?![A-Za-z0-9_])|-inf(?![A-Za-z0-9_])"
     rb"|N(?<=[:= ]N)(?:aN|AN)(?![A-Za-z0-9_])|I(?<=[:= ]I)(?:nf|NF)(?![A-Za-z0-9_])"
 )
-_DIGITS = b"0123456789."
+DIGITS = b"0123456789."
+"""Lines that differ in nothing else have one shape."""
+_RUN = re.compile(rb"[0-9.]{1,400}")
+_RUNS_ONLY = bytes(code if code in DIGITS else 32 for code in range(256))
 _DIGIT = re.compile(rb"[0-9]")
 _SEGMENT = re.compile(r"[|,;\[\](){}<>\t•·►→—–\"'`]|\s-\s|\s{3,}")
 _UNIT = re.compile(r"^[A-Za-z%/]{1,12}(?=[\s,|;:)\]]|$)")
@@ -65,8 +69,14 @@ _SECOND_COUNT = re.compile(r"^\]\s?\[\s{0,8}$")
 """Between the epoch and the step in ``Epoch(train)  [1][  50/100]``."""
 _SPLIT = re.compile(r"^(?:train|valid|test)_")
 _MAX_NUMBERS = 64
+LOSS_WORDS = (b"oss", b"tel:", b"trl:", b"bpb", b"xent")
+"""One of these is in every line that tells a loss."""
 STEP, EPOCH, TOTAL = "_step", "_epoch", "_total"
 """What a number counts, among the metrics' names."""
+
+
+Numbers = tuple[NDArray[np.bool_] | None, NDArray[np.float64]]
+"""Which lines have a number (None: all), and the numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,10 +97,13 @@ class Plan:
         """Return one number of a line."""
         numbers = _NUMBER.findall(line)
         place = self.places[self.names.index(name)]
-        return _as_float(numbers[place]) if place < len(numbers) else None
+        return _as_float(numbers[place]) if len(numbers) == self.count else None
 
-    def columns(self, lines: Sequence[bytes]) -> dict[str, tuple[NDArray[np.bool_] | None, NDArray[np.float64]]]:
+    def columns(self, lines: Sequence[bytes]) -> dict[str, Numbers]:
         """Return the numbers of many lines: by name which lines have it (None: all) and the values there."""
+        plain = self._plain_columns(lines)
+        if plain is not None:
+            return plain
         numbers = _NUMBER.findall(b"\n".join(lines))
         if len(numbers) == self.count * len(lines):
             return {
@@ -98,11 +111,42 @@ class Plan:
                 for name, place in zip(self.names, self.places, strict=True)
             }
         found = [_NUMBER.findall(line) for line in lines]
-        keep = np.array([len(each) > max(self.places) for each in found], dtype=np.bool_)
+        # A number more, glued to a line by another process, shifts the places of the others.
+        keep = np.array([len(each) == self.count for each in found], dtype=np.bool_)
         return {
-            name: (keep, np.array([_as_float(each[place]) for each in found if len(each) > max(self.places)]))
+            name: (keep, np.array([_as_float(each[place]) for each in found if len(each) == self.count]))
             for name, place in zip(self.names, self.places, strict=True)
         }
+
+    def _plain_columns(self, lines: Sequence[bytes]) -> dict[str, Numbers] | None:
+        """Return the numbers of many lines if they are plain digits at the same place among the digits of each line.
+
+        None if one has a sign, an exponent, a thousands separator, or is a word.
+        """
+        runs = [match.span() for match in _RUN.finditer(lines[0])]
+        numbers = [match.span() for match in _NUMBER.finditer(lines[0])]
+        wanted = [numbers[place] for place in self.places if place < len(numbers)]
+        if len(wanted) < len(self.places) or not set(wanted) <= set(runs):
+            return None
+        found = b"\n".join(lines).translate(_RUNS_ONLY).split()
+        if len(found) != len(runs) * len(lines):
+            return None
+        try:
+            return {
+                name: (None, np.array(list(map(float, found[runs.index(span) :: len(runs)]))))
+                for name, span in zip(self.names, wanted, strict=True)
+            }
+        except ValueError:  # two dots, or nothing else
+            return None
+
+
+def stretches(plans: list[Plan | None]) -> Iterator[tuple[bool | None, list[Plan | None]]]:
+    """Yield the plans of lines that can be taken together, and whether they name an epoch; None for those without."""
+    if plans[0] is not None and plans.count(plans[0]) == len(plans):
+        yield plans[0].has_epoch, plans
+        return
+    for epoch_named, group in groupby(plans, key=lambda plan: None if plan is None else plan.has_epoch):
+        yield epoch_named, list(group)
 
 
 def _as_float(number: bytes) -> float:
@@ -118,9 +162,18 @@ class Plans:
     def __init__(self) -> None:
         self._known: dict[bytes, Plan | None] = {}
 
+    def of_lines(self, lines: Sequence[bytes]) -> list[Plan | None]:
+        """Return the plan of each line; None where it tells no loss, or its shape is not worth looking at."""
+        shapes = b"\n".join(lines).translate(None, DIGITS).split(b"\n")
+        first = dict(zip(reversed(shapes), range(len(lines) - 1, -1, -1), strict=True))
+        for shape, at in first.items():
+            if shape not in self._known and any(word in shape for word in LOSS_WORDS):
+                self.of(lines[at])
+        return list(map(self._known.get, shapes))
+
     def of(self, line: bytes) -> Plan | None:
         """Return the plan of a line, None if it tells no loss."""
-        shape = line.translate(None, _DIGITS)
+        shape = line.translate(None, DIGITS)
         try:
             return self._known[shape]
         except KeyError:

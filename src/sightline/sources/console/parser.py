@@ -10,8 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from sightline.runs import Run
-from sightline.sources.console.dicts import Entry, entries_of, holds_metrics, tells_metrics
-from sightline.sources.console.lines import EPOCH, Plan, Plans, PrintedTable, printed_json
+from sightline.sources.console.bars import BAR, CONTEXT, NEAR_BYTES, NEIGHBOURS, Gaps, bar_in
+from sightline.sources.console.dicts import (
+    Entry,
+    dicts_from,
+    entries_of,
+    entries_of_block,
+    holds_metrics,
+    says_quoted,
+    tells_metrics,
+)
+from sightline.sources.console.lines import EPOCH, LOSS_WORDS, Plan, Plans, PrintedTable, printed_json, stretches
 from sightline.sources.console.rows import NO_BAR, Hint, Rows
 from sightline.sources.console.runs import runs_of_rows
 from sightline.sources.json_text import collector_paused, parse
@@ -19,12 +28,7 @@ from sightline.sources.lines import LineSplitter
 from sightline.sources.table import FOLDED, unfolded
 
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-9;:?<=>]{0,40}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,400}(?:\x07|\x1b\\)|[@-Z\\^_=>])")
-_BAR = re.compile(rb"(?<![0-9])([0-9]{1,15})/([0-9]{1,15}) \[")
-_NEIGHBOURS = 4  # lines around a dictionary in which its progress bar is looked for
-_NEAR_BYTES = 400
 _DENSE_BYTES = 200  # of text for each dictionary; with more there is other output between them
-_CONTEXT = (b"poch", b" = ", b"***", b"==((", b"[step=", b"[batch=")
-_WORDS = (b"oss", b"tel:", b"trl:", b"bpb", b"xent", *_CONTEXT)
 _STEP_LINE = re.compile(rb"\[(?:step|batch)=([0-9]{1,15})(?:/[0-9]{1,15})?\]")
 """A line of OLMo's and Composer's that names the step of the lines that follow it."""
 _EPOCH_BAR = re.compile(rb"[Ee]poch[ :#=]{0,4}([0-9]{1,7})[^|]{0,40}\|[^|]{0,400}\| ")
@@ -37,9 +41,9 @@ _BANNER = re.compile(
 )
 _BEGINS = (b"***** Running training *****", b"==((====))==")
 _GLOBAL_STEP = re.compile(rb"global_step=([0-9]{1,15})")
-_MANY_DICTS = 8
 _DICT_BATCH = 4_000
 _LINE_BATCH = 50_000
+_MANY_LINES = 8
 
 
 @dataclass(slots=True)
@@ -73,6 +77,7 @@ class Parser:
         self._unresolved = False  # whether the bar after the last dictionary may be in the next piece
         self._planned: dict[Plan, tuple[list[int], list[bytes]]] = {}
         self._planned_rows = 0
+        self._gaps = Gaps()
         self._quoted = False
         self._skipped_dicts = 0
         self._data = Rows()
@@ -135,8 +140,11 @@ class Parser:
         if b"\x1b" in block:
             block = _ESCAPES.sub(b"", block)
         self._find_late_bar(block)
-        if block.count(b"{'") * _DENSE_BYTES > len(block) or self._printed.open:
-            self._take_lines(block.splitlines())
+        dicts = block.count(b"{'")
+        if not dicts:
+            self._take_plain(block)
+        elif dicts * _DENSE_BYTES > len(block) or self._printed.open:
+            self._take_dense(block, dicts)
         else:
             self._take_sparse(block)
         if len(self._pending.texts) > _DICT_BATCH or self._planned_rows > _LINE_BATCH:
@@ -153,8 +161,8 @@ class Parser:
                 end = block.find(b"\n", found)
                 if (back := block.find(b"\r", found, end)) >= 0:
                     end = back
-            if any(block.find(word, position, start) >= 0 for word in _WORDS):
-                self._take_lines(block[position:start].splitlines())
+            if self._gaps.may_tell(block[position:start]):
+                self._take_plain(block[position:start])
             if found < 0:
                 return
             line = block[start:end]
@@ -164,27 +172,86 @@ class Parser:
                 self._take_line(line, b"")
             position = end
 
-    def _take_lines(self, lines: Sequence[bytes]) -> None:
+    def _take_dense(self, block: bytes, dicts: int) -> None:
+        """Take lines of which most are dictionaries."""
+        entries = entries_of_block(block, dicts)
+        if entries is None:
+            self._take_lines(block.splitlines())
+            return
+        self._flush_dicts()
+        quoted = says_quoted(block[: block.find(b"\n")])
+        all_tell = block.count(b"loss'") >= dicts and FOLDED.encode() not in block
+        for begin in range(0, len(entries), _DICT_BATCH):
+            self._add_entries(entries[begin : begin + _DICT_BATCH], quoted, checked=all_tell)
+        self._last_text = block.rstrip()[block.rstrip().rfind(b"\n") + 1 :]
+        self._unresolved = False
+        self.sure = True
+
+    def _take_plain(self, text: bytes) -> None:
+        """Take lines without dictionaries: stretches of lines of known shapes together, the others one by one."""
+        lines = text.splitlines()
+        if len(lines) < _MANY_LINES:
+            self._take_lines(lines)
+            return
+        plans = self._plans.of_lines(lines)
+        taken = end = 0
+        for epoch_named, stretch in stretches(plans):
+            begin, end = end, end + len(stretch)
+            if epoch_named is not None and len(stretch) >= _MANY_LINES:
+                self._take_lines(lines[taken:begin], lines[taken - 1] if taken else b"")
+                if not self._printed.open:
+                    self._take_alike(lines[begin:end], stretch, lines[begin - 1] if begin else b"")  # type: ignore[arg-type]
+                    taken = end
+                else:
+                    taken = begin
+        self._take_lines(lines[taken:], lines[taken - 1] if taken else b"")
+
+    def _take_alike(self, lines: Sequence[bytes], plans: Sequence[Plan], before: bytes) -> None:
+        """Take lines that tell losses, each with its plan; all of them name an epoch, or none does."""
+        self._flush_dicts()
+        if plans[-1].has_epoch:
+            self._epoch = plans[-1].value(EPOCH, lines[-1])
+        elif (bar := _EPOCH_BAR.search(before)) is not None:
+            self._epoch = float(bar[1])
+        first = len(self._data.tiers)
+        kinds = dict.fromkeys(plans)
+        for plan in kinds:
+            rows, texts = self._texts_of(plan)
+            places = range(len(plans)) if len(kinds) == 1 else [i for i, each in enumerate(plans) if each is plan]
+            rows.extend(map(first.__add__, places))
+            texts.extend(map(lines.__getitem__, places))
+        self._data.extend(bytes([plan.tier for plan in plans]), self._epoch, self._step)
+        self._planned_rows += len(lines)
+
+    def _texts_of(self, plan: Plan) -> tuple[list[int], list[bytes]]:
+        """Return the rows and lines of a plan that wait for being parsed."""
+        if plan not in self._planned:
+            self._planned[plan] = ([], [])
+            self.sure = self.sure or (len(plan.names) >= 3 and plan.tier == 1)
+        return self._planned[plan]
+
+    def _take_lines(self, lines: Sequence[bytes], before: bytes = b"") -> None:
+        """Take lines one by one; ``before`` is the line before them."""
         skip_to = 0
         for i, line in enumerate(lines):
             if i < skip_to:
                 continue
             if b"{'" in line and holds_metrics(line):
-                alone = _dicts_from(lines, i)
+                alone = dicts_from(lines, i)
                 if alone > i:
                     self._take_dicts(lines[i:alone])
                     skip_to = alone
                 else:
-                    around = b"\n".join(lines[max(0, i - _NEIGHBOURS) : i + 1 + _NEIGHBOURS])
-                    start = sum(map(len, lines[max(0, i - _NEIGHBOURS) : i])) + min(i, _NEIGHBOURS)
+                    around = b"\n".join(lines[max(0, i - NEIGHBOURS) : i + 1 + NEIGHBOURS])
+                    start = sum(map(len, lines[max(0, i - NEIGHBOURS) : i])) + min(i, NEIGHBOURS)
                     self._take_dict(line, around, start, start + len(line))
             elif b"oss" in line or self._printed.open:
-                self._take_line(line, lines[i - 1] if i else b"")
+                self._take_line(line, lines[i - 1] if i else before)
             elif line[-1:] == b"]" and b"[step=" not in line:  # a progress bar, drawn anew many times
                 continue
-            elif b"tel:" in line or b"trl:" in line or b"bpb" in line or b"xent" in line:
+            elif any(word in line for word in LOSS_WORDS):
                 self._take_line(line, b"")
-            elif any(mark in line for mark in _CONTEXT):
+            elif any(mark in line for mark in CONTEXT):
                 self._take_context(line)
 
     def _take_dicts(self, lines: Sequence[bytes]) -> None:
@@ -214,26 +281,26 @@ class Parser:
             self._rank = rank[1] if rank else self._rank
             if _VALIDATES.search(prefix) is not None:
                 pending.validates.append(len(pending.texts))
-            before = _BAR.search(prefix)
+            before = BAR.search(prefix)
             if b"global_step=" in line:
                 self._hint("global_step", line)
                 pending = self._pending
         self._last_text = text
-        after = _bar_in(around, end, end + _NEAR_BYTES)
+        after = bar_in(around, end, end + NEAR_BYTES)
         if after is None and before is None:
-            before = _bar_in(around, max(0, start - _NEAR_BYTES), start, last=True)
+            before = bar_in(around, max(0, start - NEAR_BYTES), start, last=True)
         pending.texts.append(text)
         if after is not None:
             pending.bars.append((int(before[1]) if before else -1, int(after[1]), int(after[2])))
         else:
             pending.bars.append((int(before[1]), -1, int(before[2])) if before else NO_BAR)
-        self._unresolved = after is None and end + _NEAR_BYTES > len(around)
+        self._unresolved = after is None and end + NEAR_BYTES > len(around)
         self.sure = True
 
     def _find_late_bar(self, block: bytes) -> None:
         """Look at the beginning of a piece for the bar after the last dictionary of the piece before."""
         if self._unresolved and self._pending.texts:
-            bar = _bar_in(block, 0, _NEAR_BYTES)
+            bar = bar_in(block, 0, NEAR_BYTES)
             if bar is not None:
                 self._pending.bars[-1] = (self._pending.bars[-1][0], int(bar[1]), int(bar[2]))
         self._unresolved = False
@@ -259,10 +326,7 @@ class Parser:
             self._epoch = plan.value(EPOCH, line)
         elif (bar := _EPOCH_BAR.search(before)) is not None:
             self._epoch = float(bar[1])
-        if plan not in self._planned:
-            self._planned[plan] = ([], [])
-            self.sure = self.sure or (len(plan.names) >= 3 and plan.tier == 1)
-        rows, texts = self._planned[plan]
+        rows, texts = self._texts_of(plan)
         rows.append(len(self._data.tiers))
         texts.append(line)
         self._planned_rows += 1
@@ -312,10 +376,15 @@ class Parser:
         self._add_entries(entries, quoted, [pending.bars[origin] for origin in origins])
 
     def _add_entries(
-        self, entries: Sequence[Entry], quoted: bool, bars: Sequence[tuple[int, int, int]] | None = None
+        self,
+        entries: Sequence[Entry],
+        quoted: bool,
+        bars: Sequence[tuple[int, int, int]] | None = None,
+        *,
+        checked: bool = False,
     ) -> None:
-        """Add those entries that tell metrics, each with its bar."""
-        shapes = set(map(tuple, entries))
+        """Add those entries that tell metrics, each with its bar; ``checked`` if all of them do."""
+        shapes = set() if checked else set(map(tuple, entries))
         if any(FOLDED in names for names in shapes):
             entries = list(map(unfolded, entries))
         if not all(map(tells_metrics, shapes)):
@@ -332,30 +401,6 @@ class Parser:
         self._data.table.add([row], prefix="1:")
         self._data.append(1, row.get(EPOCH))
         self.sure = True
-
-
-def _dicts_from(lines: Sequence[bytes], begin: int) -> int:
-    """Return where the lines end that are nothing but one dictionary each."""
-    if begin + 1 >= len(lines) or lines[begin + 1][:2] != b"{'":
-        return begin
-    end = begin
-    while end < len(lines) and lines[end][:2] == b"{'":
-        end += 1
-    if end - begin < _MANY_DICTS:
-        return begin
-    return end if b"".join(lines[begin:end]).count(b"{'") == end - begin else begin
-
-
-def _bar_in(text: bytes, begin: int, end: int, *, last: bool = False) -> re.Match[bytes] | None:
-    """Return the first (or last) progress bar in a stretch of text, none on the far side of another dictionary."""
-    if not last:
-        bar = _BAR.search(text, begin, end)
-        if bar is None or text.find(b"{'", begin, bar.start()) >= 0:
-            return None
-        between = text[begin : bar.start()]
-        return bar if between.count(b"\n") + between.count(b"\r") <= _NEIGHBOURS else None
-    bars = list(_BAR.finditer(text, max(begin, text.rfind(b"{'", begin, end)), end))
-    return bars[-1] if bars else None
 
 
 def _as_evaluation(entry: Entry) -> Entry:

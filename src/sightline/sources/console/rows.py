@@ -51,6 +51,14 @@ class Rows:
         self.steps.append(np.nan if step is None else step)
         self.tiers.append(tier)
 
+    def extend(self, tiers: bytes, epoch: float | None, step: float | None) -> None:
+        """Add the places of several printed lines, a byte each."""
+        count, first = len(tiers), len(self.tiers)
+        self.printed.frombytes(np.arange(first, first + count, dtype=np.int64).tobytes())
+        self.epochs.frombytes(np.full(count, np.nan if epoch is None else epoch).tobytes())
+        self.steps.frombytes(np.full(count, np.nan if step is None else step).tobytes())
+        self.tiers.frombytes(tiers)
+
     def append_dicts(self, count: int, bars: Sequence[tuple[int, int, int]] | None) -> None:
         """Add the places of dictionaries and their bars, None if no bar stands beside any."""
         if bars is not None:
