@@ -1,7 +1,8 @@
 """Answers per second: Sightline's decoding against ``model.generate`` at its best fixed batch size.
 
 Same model (the embedded one, and a LoRA adapter taught on its rows here), same prompts, same end tokens, greedy, one
-process; sides take turns, the best of each is compared. Three gold sets: the demo's labels asked of the base and of the
+process of one thread; sides take turns, the best of each is compared, in seconds of the processor: on a quiet machine
+those of the clock, on a busy one without what others take. Three gold sets: the demo's labels asked of the base and of the
 tuned model, and beginnings of prose of very unequal length, which the base goes on with. ``model.generate`` takes the
 rows in the order of the file, as plain use does, and sorted by length too. Answers must be the same tokens.
 
@@ -123,9 +124,9 @@ def measure(sides: dict[str, Callable[[], Answers]], repeats: int) -> tuple[dict
     answers: dict[str, Answers] = {}
     for _ in range(repeats):
         for name, side in sides.items():
-            began = time.perf_counter()
+            began = time.process_time()
             answers[name] = side()
-            seconds = time.perf_counter() - began
+            seconds = time.process_time() - began
             best[name] = min(seconds, best.get(name, seconds))
     return best, answers
 

@@ -30,6 +30,7 @@ from sightline.gold.models import (
     Loaded,
     Models,
     first_logits,
+    other_base_finding,
     read_configs,
     unchanged_finding,
 )
@@ -247,6 +248,9 @@ class _Asking:
         self.settings = Settings(longest, ends, self.asked.stop)
         for finding in self.models.findings:
             self.tell(finding)
+        for candidate in candidates:
+            if (other := other_base_finding(candidate, self.models.base)) is not None:
+                self.tell(other)
         if not self.models.same_tokenizer and "target" in self.needs:
             raise UsageError(
                 "reference_loss: base and tuned have different tokenizers, so their losses per token cannot be "

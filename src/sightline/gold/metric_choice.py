@@ -93,7 +93,10 @@ def _from_answers(examples: Sequence[GoldExample]) -> tuple[str, str]:
     words = [word for answer in answers for word in normalised_answer(answer).split()]
     typical, long = median(lengths), lengths[(9 * len(lengths)) // 10]
     if long <= SHORT_WORDS:
-        return "exact_match", f"right answers are short (nine in ten have at most {long} words)"
+        return (
+            "exact_match",
+            f"right answers are short (nine in ten have at most {long} word{'' if long == 1 else 's'})",
+        )
     if words and len(set(words)) <= min(CLOSED_WORDS, CLOSED_SHARE * len(words)):
         return "exact_match", f"right answers are written in {len(set(words))} different words only"
     first, times = Counter(answer.split()[0] for answer in answers).most_common(1)[0]

@@ -279,6 +279,20 @@ def unchanged_finding(candidate: Candidate, base_logits: Any, tuned_logits: Any)
     return Finding("gold_same_model", Severity.CRITICAL, message)
 
 
+def other_base_finding(candidate: Candidate, base: str) -> Finding | None:
+    """Say that an adapter was trained on another base model than it is judged on; None where nothing speaks for it."""
+    named = adapter_base(candidate.path) if candidate.is_adapter else None
+    if named is None or named == base or Path(named).name == Path(base).name:
+        return None  # a folder that was moved or copied keeps its name
+    if Path(named).is_dir() and Path(base).is_dir() and _digest(named) == _digest(base):
+        return None
+    message = (
+        f"{candidate.name} was trained on {named} and is judged on {base}: unless these are the same weights, its "
+        f"answers mean nothing; judge it with --base {named}"
+    )
+    return Finding("gold_other_base", Severity.WARNING, message)
+
+
 def adapter_base(folder: Path) -> str | None:
     """Return the base model that an adapter names, None if it names none."""
     try:
@@ -346,4 +360,6 @@ def _digest(name: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return what an error says first; of a heading the line below it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
