@@ -10,8 +10,8 @@ import pytest
 from tests.trials import BEGIN, END, Row, Tally, summed, update_page
 
 
-def report(tally: Tally, outcome: str = "passed") -> SimpleNamespace:
-    return SimpleNamespace(when="call", outcome=outcome, user_properties=[("trials", tally.counts)])
+def report(tally: Tally, outcome: str = "passed", when: str = "call") -> SimpleNamespace:
+    return SimpleNamespace(when=when, outcome=outcome, user_properties=[("trials", tally.counts)])
 
 
 def tally_of(kept: int, failed: int, id: str = "C3", what: str = "damages") -> Tally:
@@ -34,8 +34,16 @@ def test_test_that_broke_off_counts_as_a_failure() -> None:
 
 
 def test_skipped_promise_does_not_pass_for_tried() -> None:
-    (row,) = summed([report(tally_of(0, 0), "skipped")])
-    assert row.cells[2] == "skipped"
+    for when in ("call", "setup"):
+        (row,) = summed([report(tally_of(0, 0), "skipped", when)])
+        assert row.cells[2] == "skipped"
+
+
+def test_phases_of_one_test_are_counted_once() -> None:
+    """The report of a passed setup or teardown carries the same counts again."""
+    tally = tally_of(5, 0)
+    (row,) = summed([report(tally, when="setup"), report(tally), report(tally, when="teardown")])
+    assert row.trials == 5
 
 
 def test_tally_fails_on_a_failed_trial_and_on_none() -> None:

@@ -104,7 +104,8 @@ def summed(reports: Iterable[Any], date: str | None = None) -> list[Row]:
     today = date or datetime.date.today().isoformat()
     rows: dict[tuple[str, str], Row] = {}
     for report in reports:
-        if getattr(report, "when", None) != "call":
+        when = getattr(report, "when", None)
+        if when != "call" and (when != "setup" or report.outcome == "passed"):
             continue
         for name, counts in report.user_properties:
             if name != PROPERTY:

@@ -79,8 +79,9 @@ def test_the_intact_run_has_no_damage(recorded):
 
 
 @pytest.mark.parametrize("seed", range(300))
-def test_a_flipped_bit_gives_no_wrong_value_and_is_named(recorded, copy, seed):
+def test_a_flipped_bit_gives_no_wrong_value_and_is_named(recorded, copy, seed, trials):
     """300 random bits of the journal: at most one record is lost, and the damage says where."""
+    tally = trials("D9", "single flipped bits in a journal: no wrong value, the line named, the rest read")
     intact = read(recorded)
     content = bytearray(journal_of(copy).read_bytes())
     at, bit = random.Random(seed).randrange(len(content)), random.Random(-seed - 1).randrange(8)
@@ -93,11 +94,13 @@ def test_a_flipped_bit_gives_no_wrong_value_and_is_named(recorded, copy, seed):
     torn_newline = content[at] ^ (1 << bit) == 0x0A
     assert run.damage or (torn_newline and line == len(content.splitlines()))
     assert all("journal.jsonl line" in sentence for sentence in run.damage)
+    tally.count(True)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_flipped_bit_in_the_rows_leaves_out_those_rows_only(recorded, copy, seed):
+def test_a_flipped_bit_in_the_rows_leaves_out_those_rows_only(recorded, copy, seed, trials):
     """The CRC of each block is in the journal; loss sums of one evaluation or, for the counts, of one set go."""
+    tally = trials("D9", "single flipped bits in the rows' losses: that evaluation's rows left out and named")
     intact = read(recorded)
     rows = copy / "sightline" / "examples.f32"
     content = bytearray(rows.read_bytes())
@@ -107,6 +110,7 @@ def test_a_flipped_bit_in_the_rows_leaves_out_those_rows_only(recorded, copy, se
     assert wrong_values(run, intact) == [] and points(run) == points(intact)
     assert len(run.damage) == 1 and "examples.f32" in run.damage[0]
     assert len(run.evaluations) == len(intact.evaluations)
+    tally.count(True)
 
 
 @pytest.mark.parametrize("missing", ["removed", "a directory", "cut in half", "empty"])
@@ -125,8 +129,9 @@ def test_a_run_without_its_rows_is_still_a_run(recorded, copy, missing):
     assert run.curves["probe_loss"].values.tolist() == intact.curves["probe_loss"].values.tolist()
 
 
-def test_every_torn_end_reads_as_the_lines_before_it(copy, monkeypatch):
+def test_every_torn_end_reads_as_the_lines_before_it(copy, monkeypatch, trials):
     """Cut at every byte of the last three lines: all whole lines count, the torn one is named."""
+    tally = trials("D9", "journals cut at every byte of their last three lines: all whole lines read")
     monkeypatch.setattr("sightline.journal.assembly.is_alive", lambda process: False)
     content = journal_of(copy).read_bytes()
     lines = content.splitlines(keepends=True)
@@ -140,6 +145,7 @@ def test_every_torn_end_reads_as_the_lines_before_it(copy, monkeypatch):
         torn = not complete and not content[:size].endswith(b"\n")
         assert len(run.damage) == torn
         assert run.status is (Status.FINISHED if len(got) == len(lines) else Status.FAILED)
+        tally.count(True)
 
 
 def test_a_resume_mends_a_torn_end(copy):
@@ -201,8 +207,9 @@ def test_lines_that_are_gone_are_missed(recorded, copy):
     assert wrong_values(run, read(recorded)) == []
 
 
-def test_a_zeroed_page_costs_the_lines_on_it(recorded, copy):
+def test_a_zeroed_page_costs_the_lines_on_it(recorded, copy, trials):
     """60 random pages of 512 bytes: what stands outside is read."""
+    tally = trials("D9", "zeroed pages in a journal: no wrong value, what stands outside is read")
     content, intact = journal_of(copy).read_bytes(), read(recorded)
     for seed in range(60):
         at = random.Random(seed).randrange(len(content) - 512)
@@ -211,6 +218,7 @@ def test_a_zeroed_page_costs_the_lines_on_it(recorded, copy):
         hit = len(content[at : at + 512].split(b"\n")) + 1
         assert wrong_values(run, intact) == [] and run.damage
         assert points(intact) - points(run) <= 3 * hit
+        tally.count(True)
 
 
 def test_much_damage_is_summed_up(copy):

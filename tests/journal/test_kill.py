@@ -16,6 +16,7 @@ from sightline.journal import Recorder, read, read_lines
 from sightline.journal.lines import LogLine
 from sightline.runs import Run, Status
 
+KILLS = "`kill -9` while recording: no acknowledged event lost, none twice, no gap"
 CHILD = """
 import os, sys
 from pathlib import Path
@@ -89,9 +90,12 @@ def kill_and_check(output_dir: Path, seed: int, pause_s: float, kills: int = 1) 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_acknowledged_is_lost_at_full_speed(tmp_path, seed):
+def test_nothing_acknowledged_is_lost_at_full_speed(tmp_path, seed, trials):
     """As fast as it goes, killed twice: the second time in a resumed segment."""
+    tally = trials("D1", KILLS)
     kill_and_check(tmp_path, seed, pause_s=0.0, kills=2)
+    for _ in range(2):
+        tally.count(True)
 
 
 def test_a_killed_run_can_be_gone_on_with_at_once(tmp_path):
@@ -104,10 +108,11 @@ def test_a_killed_run_can_be_gone_on_with_at_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_nothing_acknowledged_is_lost_in_a_hundred_kills(tmp_path):
-    """50 at full speed, 50 at 200 events a second, each at a random moment."""
-    total = 0
-    for seed in range(100):
+def test_nothing_acknowledged_is_lost_in_two_hundred_kills(tmp_path, trials):
+    """With the ten above: half at full speed, half at 200 events a second, each at a random moment."""
+    tally, total = trials("D1", KILLS), 0
+    for seed in range(190):
         events, _ = kill_and_check(tmp_path / str(seed), seed, pause_s=0.0 if seed % 2 else 0.005)
         total += events
-    print(f"0 of {total:,} acknowledged events lost in 100 kills")
+        tally.count(True)
+    print(f"0 of {total:,} acknowledged events lost in 190 kills")

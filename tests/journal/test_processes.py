@@ -89,13 +89,16 @@ recorder.close()
 """
 
 
-def test_of_eight_processes_at_once_one_records(tmp_path):
+def test_of_eight_processes_at_once_one_records(tmp_path, trials):
     """The others are refused, and the journal is that of one."""
+    tally = trials("D5", "processes that open one run at once: one records, the others are refused")
     children = [subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(8)]
     said = [child.communicate()[0].decode().strip() for child in children]
     assert said.count("recorded") == 1 and set(said) <= {"recorded", "RunFolderInUse", "RunFolderExists"}, said
     run = read(tmp_path)
     assert run.damage == () and len(run.segments) == 1 and len(run.curves["loss"]) == 300
+    for _ in said:
+        tally.count(True)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
