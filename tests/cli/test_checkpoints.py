@@ -160,3 +160,38 @@ def test_wrong_use_is_one_line(words: list[str], code: int, run: Path, capsys, m
 
 def test_folder_of_runs_names_those_with_checkpoints(run: Path, capsys) -> None:
     assert "there are some in run" in page(capsys, run.parent)[1]
+
+
+@pytest.mark.parametrize("words", [[], ["best"], ["verify"], ["diff", "10", "20"], ["prune"]])
+def test_every_key_is_documented(run: Path, capsys, words: list[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs/cli.md").read_text(encoding="utf-8")
+    section = text.split("### JSON of checkpoints\n")[1].split("\n## ")[0]
+    told = document(capsys, run, *words)
+    inner = told["checkpoints"][0] if "checkpoints" in told else {}
+    for key in (set(told) | set(inner)) - {"code", "sightline"}:
+        assert f"`{key}`" in section, key
+
+
+def test_folder_of_a_model_alone_can_be_verified(run: Path, tmp_path: Path, capsys) -> None:
+    """`best`, or any model, has no step and needs no training states."""
+    (tmp_path / "model").mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / "model" / name).write_bytes((run / "checkpoint-20" / name).read_bytes())
+    told = document(capsys, tmp_path / "model", "verify")
+    assert told["code"] == 0 and told["checkpoints"][0]["weights_only"]
+    (tmp_path / "model" / "config.json").write_text("{")
+    assert document(capsys, tmp_path / "model", "verify")["checkpoints"][0]["problems"][0]["file"] == "config.json"
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert page(capsys, tmp_path / "model", "verify")[0] == 3
+
+
+def test_best_folder_of_a_run_is_verified_with_it(run: Path, capsys) -> None:
+    (run / "best").mkdir()
+    (run / "best" / "model.safetensors").write_bytes((run / "checkpoint-20" / "model.safetensors").read_bytes()[:-1])
+    told = document(capsys, run, "verify")
+    assert told["code"] == 1 and [c["intact"] for c in told["checkpoints"]] == [True] * 4 + [False]
+
+
+def test_one_checkpoint_is_no_run(run: Path, capsys) -> None:
+    code, said = page(capsys, run / "checkpoint-20")
+    assert code == 3 and "it is one itself" in said

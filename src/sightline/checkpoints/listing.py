@@ -11,7 +11,7 @@ from typing import Any
 from sightline.checkpoints.best import BestSaved, best_saved
 from sightline.checkpoints.discover import find_checkpoints
 from sightline.checkpoints.manifest import MANIFEST
-from sightline.checkpoints.parts import ADAPTER_CONFIG, Parts, sizes_of
+from sightline.checkpoints.parts import ADAPTER_CONFIG, CHECKPOINT_NAME, Parts, sizes_of
 from sightline.checkpoints.small_json import read_object
 from sightline.checkpoints.state import StateBrief, read_state
 from sightline.errors import CheckpointError
@@ -130,7 +130,9 @@ def list_checkpoints(folder: Path) -> Listing:
 
 
 def _elsewhere(folder: Path) -> str:
-    """Name the folders below that do hold checkpoints."""
+    """Name the folders nearby that do hold checkpoints."""
+    if CHECKPOINT_NAME.fullmatch(folder.absolute().name):
+        return f"; it is one itself, listed with {folder.absolute().parent}"
     try:
         below = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())[:1000]
         holding = [entry.name for entry in below if find_checkpoints(entry)]

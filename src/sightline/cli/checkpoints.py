@@ -131,7 +131,7 @@ def _verify(folder: Path, chosen: Sequence[str], quick: bool) -> _Answer:
     if sys.stderr.isatty() and not quick:
         sys.stderr.write("\r\x1b[K")
     code = AGAINST if any(verification.problems for verification in verifications) else FINE
-    return verifications_as_json(folder, verifications), _Page("verify_page", verifications), code
+    return verifications_as_json(folder, verifications), _Page("verify_page", verifications, quick), code
 
 
 def _to_verify(folder: Path, chosen: Sequence[str]) -> list[tuple[Path, Path | None]]:
@@ -147,7 +147,7 @@ def _to_verify(folder: Path, chosen: Sequence[str]) -> list[tuple[Path, Path | N
         before = [path for path in found if _step_of(path) < _step_of(folder)]
         return [(folder, before[-1] if before else None)]
     found = [parts.path for parts in find_checkpoints(folder)]
-    pairs: list[tuple[Path, Path | None]] = list(zip(found, [None, *found[:-1]], strict=True))
+    pairs: list[tuple[Path, Path | None]] = list(zip(found, [None, *found], strict=False))
     best = folder / "best"
     if best.is_dir() and not best.is_symlink() and weights_of(best, sizes_of(best))[0]:
         pairs.append((best, None))

@@ -42,12 +42,12 @@ def list_page(listing: Listing, *, width: int, glyphs: Glyphs) -> list[Text]:
     return for_terminal(lines, glyphs, width)
 
 
-def verify_page(verifications: Sequence[Verification], *, width: int, glyphs: Glyphs) -> list[Text]:
+def verify_page(verifications: Sequence[Verification], quick: bool, *, width: int, glyphs: Glyphs) -> list[Text]:
     """Say of each checkpoint whether it is intact and complete, and name what is wrong."""
     room = words_width(width, glyphs)
     lines: list[Text] = []
     for found in verifications:
-        word, style = _verdict(found)
+        word, style = _verdict(found, quick)
         lines.append(Text(fit(printable(found.path.name), room - 32), style="bold").append("  ").append(word, style))
         for problem in found.problems:
             lines += wrap(printable(str(problem)), room, first="  • ")
@@ -56,7 +56,9 @@ def verify_page(verifications: Sequence[Verification], *, width: int, glyphs: Gl
     bad = sum(bool(found.problems) for found in verifications)
     total = f"{len(verifications)} checkpoint{'s' if len(verifications) != 1 else ''}"
     last = f"{bad} of {total} cannot be relied on." if bad else f"Nothing is wrong with {total}."
-    if not bad and not all(found.hashed for found in verifications):
+    if not bad and quick:
+        last += " Only names, headers and sizes were looked at."
+    elif not bad and not all(found.hashed for found in verifications):
         last += " Where no hash manifest was written, a changed weight that is still a number cannot be seen."
     return for_terminal([*lines, Text(), *wrap(last, room)], glyphs, width)
 
@@ -160,16 +162,17 @@ def _marks(listing: Listing, listed: Listed, glyphs: Glyphs) -> tuple[str, str]:
     return ", ".join(marks), "green"
 
 
-def _verdict(found: Verification) -> tuple[str, str]:
+def _verdict(found: Verification, quick: bool) -> tuple[str, str]:
+    unread = ", not read" if quick else "" if found.hashed else ", no hashes"
     if not found.intact:
         return "damaged", "bold red"
     if found.weights_only and not found.problems:
-        return "intact, weights only" + ("" if found.hashed else ", no hashes"), "green"
+        return f"intact, weights only{unread}", "green"
     if not found.complete:
         return "incomplete", "bold red"
     if found.problems:
         return "intact, but of no use", "yellow"
-    return "intact and complete" + ("" if found.hashed else ", no hashes"), "green"
+    return f"intact and complete{unread}", "green"
 
 
 def _path_of(listing: Listing, best: BestSaved) -> str:
