@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sightline.cli.exits import FINE
+from sightline.cli.exits import AGAINST, FINE
 from sightline.cli.options import AsJson, NoColor, Width, new_app
 from sightline.cli.output import output_glyphs, output_width, print_json, print_lines
 
@@ -42,7 +42,7 @@ def evaluate(
 ) -> int:
     """Score every row of a file exactly: the sum of token losses by the count of tokens, whatever the batch size.
 
-    With --against the rows that got better and worse are shown.
+    With --against the rows that got better and worse are shown. Exit code 1 where rows have no finite loss.
     """
     from sightline.training.threads import wait_passively
 
@@ -64,7 +64,8 @@ def evaluate(
         print_json(document)
     else:
         _print_page(document, scored.rows, scored.losses, None if other is None else other.losses, no_color, width)
-    return FINE
+    broken = scored.losses.non_finite or (other is not None and other.losses.non_finite)
+    return AGAINST if broken else FINE
 
 
 def _document(
@@ -77,13 +78,18 @@ def _document(
         "model": model,
         "adapter": adapter,
         "data": data,
-        "eval_loss": losses.loss,
-        "perplexity": perplexity(losses.loss),
+        "eval_loss": _as_exact_as_it_is(losses.loss),
+        "perplexity": _as_exact_as_it_is(perplexity(losses.loss)),
         "tokens": losses.tokens,
         "rows": len(losses.loss_sums),
         "non_finite": losses.non_finite,
         "notices": list(notices),
     }
+
+
+def _as_exact_as_it_is(value: float) -> float:
+    """Return a loss to the digits that do not depend on how rows were put into batches: 7."""
+    return float(f"{value:.7g}")
 
 
 def _examples(rows: TokenisedRows, losses: ExampleLosses, other: ExampleLosses | None) -> list[dict[str, Any]]:
@@ -121,9 +127,8 @@ def _print_page(
         )
     ]
     if document["non_finite"]:
-        lines.append(
-            Text(f"{document['non_finite']} rows have no finite loss: the weights are broken", style="bold red")
-        )
+        counted = "1 row has" if document["non_finite"] == 1 else f"{document['non_finite']} rows have"
+        lines.append(Text(f"{counted} no finite loss: the weights are broken", style="bold red"))
     for notice in document["notices"]:
         lines += wrap(printable(notice), columns, first="  ")
     counts = np.maximum(losses.token_counts, 1)

@@ -118,7 +118,7 @@ def _bound(eval_set: EvalSet, model: nn.Module, kind: Kind) -> ScoredRows:
 def _check_rows(eval_set: EvalSet, kind: Kind, vocabulary: int | None, predicted: int | None) -> None:
     """Refuse rows that do not fit the model, naming the first."""
     for index, (ids, labels) in enumerate(zip(eval_set.ids, eval_set.labels, strict=True)):
-        place = f"{eval_set.name}, row {index}"
+        place = eval_set.places[index] if eval_set.places else f"{eval_set.name}, row {index}"
         if kind in (Kind.CAUSAL, Kind.MASKED) and len(ids) != len(labels):
             raise DataError(f"{place}: {len(ids)} input_ids but {len(labels)} labels; they must be of one length")
         _check_ids(ids, vocabulary, f"{place}: token id")

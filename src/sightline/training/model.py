@@ -37,12 +37,19 @@ def load_model(recipe: Recipe, hardware: Hardware) -> tuple[Any, Any]:
     folder = local_folder(recipe.model_name_or_path)
     source = str(folder or recipe.model_name_or_path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, local_files_only=folder is not None, **recipe.model_arguments(hardware)
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            source, local_files_only=folder is not None, output_loading_info=True, **recipe.model_arguments(hardware)
         )
     except Exception as error:  # loaders raise whatever the parser of the broken file raises
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{recipe.model_name_or_path}: its weights cannot be loaded: {first_line}") from None
+    if missing := sorted(loaded["missing_keys"]):
+        made = ", ".join(getattr(model.config, "architectures", None) or ["an unnamed class"])
+        raise ModelError(
+            f"{recipe.model_name_or_path}: its weights, saved by {made}, lack {missing[0]}"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            + f", which {type(model).__name__} would make at random; give a causal language model"
+        )
     lora = recipe.lora_arguments()
     if lora is None:
         return model, None

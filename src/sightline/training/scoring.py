@@ -15,6 +15,7 @@ from sightline.training.base_model import load_config, load_tokenizer
 from sightline.training.hardware import Hardware
 from sightline.training.model import load_model
 from sightline.training.prepare import max_length_of
+from sightline.training.pretokenised import pretokenised_rows
 from sightline.training.quiet import quiet_libraries
 from sightline.training.recipe import Recipe
 from sightline.training.rows import Columns, Tokenisation, TokenisedRows, load_examples, tokenise
@@ -49,7 +50,7 @@ def score_file(
     model : str
         Folder or hub id of a causal language model, or the folder of an adapter, which names its base.
     data : str
-        Local file or hub id, in any shape that training takes.
+        Local file or hub id, in any shape that training takes; or a local file of ``input_ids``.
     adapter : str, optional
         Folder of an adapter to put on the model.
     batch_tokens : int, optional
@@ -84,7 +85,9 @@ def score_file(
         every_turn=False,
         template=chat_template(None, tokenizer),
     )
-    rows = tokenise(load_examples(recipe.dataset, Columns()), tokenizer, how)
+    rows = pretokenised_rows(data, tokenizer, how.max_length)
+    if rows is None:
+        rows = tokenise(load_examples(recipe.dataset, Columns()), tokenizer, how)
     if like is not None and not (
         np.array_equal(rows.input_ids, like.rows.input_ids) and np.array_equal(rows.labelled, like.rows.labelled)
     ):
@@ -92,7 +95,7 @@ def score_file(
     loaded, _ = load_model(recipe, Hardware.detect())
     if adapter is not None:
         loaded = _with_adapter(loaded, adapter)
-    eval_set = EvalSet(rows, name=data)
+    eval_set = EvalSet(rows, name=data, places=[example.where for example in rows.examples])
     losses = evaluate(loaded, eval_set, batch_tokens=batch_tokens)
     cut = int(rows.truncated.sum())
     if cut:
