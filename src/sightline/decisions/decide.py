@@ -71,10 +71,10 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
     hope = (
         f"a better checkpoint than step {best.step} in the rest of the run has a chance of {_percent(forecast.chance)}"
     )
-    if diagnosis.phase is Phase.OVERFITTING and (forecast.chance < policy.chance_after_rise or _has_ended(run)):
+    over = forecast.chance < policy.worthwhile_chance and forecast.expected_gain < policy.worthwhile_gain
+    if diagnosis.phase is Phase.OVERFITTING and (over or _has_ended(run)):
         return Action.STOP, f"the validation loss has risen since about step {_since(diagnosis)}, and {hope}"
-    small = forecast.expected_gain < policy.worthwhile_gain
-    if forecast.chance < policy.worthwhile_chance and small:
+    if over:
         return Action.STOP, f"{hope}, below the {_percent(policy.worthwhile_chance)} worth going on for"
     if diagnosis.phase is Phase.OVERFITTING:
         return Action.CONTINUE, f"the validation loss has risen, but {hope}"

@@ -19,7 +19,5 @@ class Policy:
     A checkpoint counts as better when it is better by more than this and by more than the noise; and the run goes on,
     however small the chance, while the improvement to be expected is larger.
     """
-    chance_after_rise: float = 0.2
-    """The same as ``worthwhile_chance`` once a rise of the validation loss is established."""
     stop_early: bool = True
     """False: never decide ``stop`` while training, only say what is seen."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from sightline.diagnosis.cadence import evaluation_cadence, logging_rarer_than_evaluation
 from sightline.diagnosis.context import Context
 from sightline.diagnosis.divergence import find_divergence, passing_trouble
@@ -57,6 +59,12 @@ def diagnose(run: Run, *, false_alarm: float = 0.05, worthwhile_gain: float = 0.
     Diagnosis
         Never raises for what a log may hold; what cannot be judged is ``undecided`` with the reason as a finding.
     """
+    with np.errstate(all="ignore"):  # losses near the ends of a float's range overflow in ratios; no warning to a user
+        return _diagnose(run, false_alarm, worthwhile_gain)
+
+
+def _diagnose(run: Run, false_alarm: float, worthwhile_gain: float) -> Diagnosis:
+    """Look for a broken training first, then judge the validation curve, then look for what else there is."""
     context = Context(run, EvalSeries.of(run))
     broken = find_divergence(context)
     if broken is None:

@@ -51,16 +51,16 @@ def forecast(series: EvalSeries, trend: Trend, horizon: Horizon, worthwhile_gain
     best = best_level(series.logs)
     most = float(series.logs.max() - series.logs.min())  # no path is believed to gain more than the run has moved
     step = float(series.steps[-1] - min(series.steps[0], 0))
-    chances, gains = [], []
-    for growth in horizon.growths:
-        distance = math.log((growth * step + trend.offset) / (step + trend.offset))
-        gain, weights = _gains(state, best, distance)
-        chances.append(float(weights @ (gain > band).mean(axis=0)))
-        gains.append(float(weights @ -np.expm1(-np.clip(gain, 0.0, most)).mean(axis=0)))
-    near, weights = _gains(state, best, math.log((NEAR * step + trend.offset) / (step + trend.offset)))
+
+    def away(growth: float) -> float:
+        """Distance in log time to the step at which so many times as much is learnt."""
+        return math.log((growth * step + trend.offset) / (step + trend.offset))
+
+    gain, weights = _gains(state, best, away(horizon.growth))
+    near, _ = _gains(state, best, away(NEAR))
     return Forecast(
-        chance=float(np.mean(chances)),
-        expected_gain=float(np.mean(gains)),
+        chance=float(weights @ (gain > band).mean(axis=0)),
+        expected_gain=float(weights @ -np.expm1(-np.clip(gain, 0.0, most)).mean(axis=0)),
         near_chance=float(weights @ (near > band).mean(axis=0)),
         band=band,
         planned_end=horizon.planned_end,

@@ -2,11 +2,14 @@
 
 A step moves the weights in proportion to its learning rate, so what is left of a run is the area under the rest of the
 schedule, not the number of steps: after half the steps of a linear decay three quarters of the way is gone.
+
+References
+----------
+.. [1] J. R. Gott, Nature 363 (1993) 315, the delta t argument.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +17,10 @@ import numpy as np
 from sightline.diagnosis.series import Floats
 from sightline.runs import Curve, Run
 
-UNKNOWN_ENDS = (1.5,)
-"""Where nothing tells the end of a run, it may come at so many times the steps so far, all equally likely.
+UNKNOWN_END = 2.0
+"""Where nothing tells the end of a run, it is taken to come at so many times the steps so far.
 
-As if now were a random moment of the run: the quantiles 1/8, 3/8, 5/8, 7/8 of a share of the run uniform on (0, 1).
+Now is a random moment of the run, so the share that is done is uniform on (0, 1) and its median a half [1]_.
 """
 RECENT = 0.2  # share of the schedule so far that its slope is taken from
 STRAIGHT = 0.05  # deviation of the recent slope from that since the peak up to which a schedule is a line
@@ -29,8 +32,8 @@ class Horizon:
 
     planned_end: int | None
     """Step at which it ends, None where neither the plan nor the schedule tells."""
-    growths: tuple[float, ...]
-    """Learning at the end over learning so far, at least 1.0; several where the end is not known, equally likely."""
+    growth: float
+    """Learning at the end over learning so far, at least 1.0."""
     warming_up: bool
     """Whether the learning rate was, for at least half of what was learnt so far, below the one it rose to.
 
@@ -55,25 +58,13 @@ def look_ahead(run: Run, step: int) -> Horizon:
     rates = run.curves.get("learning_rate")
     schedule = None if rates is None else _Schedule.of(rates.until(step))
     planned = run.max_steps if run.max_steps and run.max_steps >= step else None
-    if schedule is None:
-        growths = UNKNOWN_ENDS if planned is None else (_growth(planned, step),)
-        return Horizon(planned, growths, False)
-    if planned is None:
+    if planned is None and schedule is not None:
         planned = schedule.reaches_zero
-    growths = UNKNOWN_ENDS if planned is None else (_mixed(schedule.growth_until(planned), _growth(planned, step)),)
-    return Horizon(planned, growths, schedule.warming_up)
-
-
-def _mixed(learning: float, steps: float) -> float:
-    """Growth of what is learnt, but at least the square root of that of the steps where the learning rate is not zero.
-
-    As the learning rate falls the weights settle, and the loss falls faster than the weights move (annealing).
-    """
-    return max(learning, math.sqrt(steps)) if learning > 1.0 else 1.0
-
-
-def _growth(end: int, step: int) -> float:
-    return max(end / step, 1.0) if step > 0 else UNKNOWN_ENDS[-1]
+    if planned is None:
+        return Horizon(None, UNKNOWN_END, schedule is not None and schedule.warming_up)
+    if schedule is None:
+        return Horizon(planned, max(planned / step, 1.0) if step > 0 else UNKNOWN_END, False)
+    return Horizon(planned, schedule.growth_until(planned), schedule.warming_up)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -106,7 +97,9 @@ class _Schedule:
 
     @property
     def reaches_zero(self) -> int | None:
-        """Step at which a falling learning rate reaches zero if it goes on as it did."""
+        """Step at which a falling learning rate reaches zero if it goes on as it did, or has reached it."""
+        if self.rates[-1] == 0.0:
+            return int(self.steps[-1])
         if self.slope >= 0.0:
             return None
         away = float(self.rates[-1] / -self.slope)

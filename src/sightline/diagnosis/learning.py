@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from sightline.diagnosis.context import Context, note
-from sightline.diagnosis.noise import rough_noise
+from sightline.diagnosis.forecast import best_level
+from sightline.diagnosis.noise import curve_noise, rough_noise
 from sightline.runs import Curve, Finding, Severity
 
 FEWEST = 12
@@ -105,10 +106,10 @@ def _stair(curve: Curve, logs: np.ndarray[tuple[int], np.dtype[np.float64]], end
 
 def plateau(context: Context) -> Finding | None:
     """Say since when the validation loss has not moved, where that is long."""
-    series, best = context.series, context.best
-    if best is None or len(series) < 8 or not series.judgeable:
+    series = context.series
+    if len(series) < 8 or not series.judgeable:
         return None
-    near = np.isin(series.steps, np.asarray(best.equivalent_steps, dtype=np.int64))
+    near = series.logs <= best_level(series.logs) + curve_noise(series).band  # not of the luckiest evaluation
     settled = len(series) - int(np.flatnonzero(~near)[-1]) - 1 if not near.all() else len(series)
     if settled < max(5, len(series) // 3):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sightline.diagnosis.rise import RiseTest, weigh_rise
 from sightline.diagnosis.scores import better_score_after
 from sightline.diagnosis.series import FEWEST_EVALUATIONS, EvalSeries
 from sightline.diagnosis.trend import follow_trend
-from sightline.runs import Best, Curve, Diagnosis, Finding, Forecast, Phase, Severity
+from sightline.runs import Best, Curve, Diagnosis, Finding, Forecast, Phase, Severity, Status
 
 PRIOR_ODDS = 1.0 / 3.0
 """Odds of a rise before anything was seen: one run in four overfits; a guess, and a mild one."""
@@ -39,10 +39,7 @@ class Evidence:
     @property
     def risen(self) -> float:
         """Probability that the validation loss has risen."""
-        if self.rise is None:
-            return 0.0
-        odds = PRIOR_ODDS * math.exp(min(self.rise.log_e, 30.0))
-        return odds / (1.0 + odds)
+        return probability_of_rise(self.rise)
 
 
 def judge_curve(context: Context, false_alarm: float, worthwhile_gain: float) -> Diagnosis:
@@ -69,8 +66,22 @@ def weigh(context: Context, false_alarm: float, worthwhile_gain: float) -> Evide
     assert trend is not None
     ahead = forecast(series, trend, look_ahead(context.run, int(series.steps[-1])), worthwhile_gain)
     rise = weigh_rise(series)
-    established = rise is not None and rise.alarm(false_alarm) and rise.height > worthwhile_gain
-    return Evidence(noise, find_best(series, noise), ahead, rise, established)
+    once = context.run.status is not Status.RUNNING
+    established = rise is not None and rise.alarm(false_alarm, once=once) and rise.height > worthwhile_gain
+    best = find_best(series, noise)
+    if training_direction(context.memorising, best.step) == "falls":
+        # what rises while the training rows are known ever better does not come back; unstable training does
+        still = 1.0 - probability_of_rise(rise)
+        ahead = replace(ahead, chance=still * ahead.chance, expected_gain=still * ahead.expected_gain)
+    return Evidence(noise, best, ahead, rise, established)
+
+
+def probability_of_rise(rise: RiseTest | None) -> float:
+    """Probability that the validation loss has turned up for good."""
+    if rise is None:
+        return 0.0
+    odds = PRIOR_ODDS * math.exp(min(rise.log_e, 30.0))
+    return odds / (1.0 + odds)
 
 
 def find_best(series: EvalSeries, noise: Noise) -> Best:
@@ -130,7 +141,8 @@ def training_direction(curve: Curve, step: int) -> str | None:
     if after.size < 2 or not before.size:
         return None
     then, now = float(np.median(before)), float(np.median(after[-size:]))
-    error = 1.25 * rough_noise(curve.values[-1024:]) * math.sqrt(1.0 / before.size + 1.0 / size)
+    around = np.concatenate((before, after))[-1024:]  # not the steep start, which bends more than noise does
+    error = 1.25 * rough_noise(around) * math.sqrt(1.0 / before.size + 1.0 / size)
     least = max(3.0 * error, 0.02 * abs(then))
     return "rises" if now - then > least else "falls" if then - now > least else "flat"
 

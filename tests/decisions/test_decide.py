@@ -1,0 +1,112 @@
+"""From a diagnosis to what to do: every rule of the decision, and what a user may set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sightline.decisions import Policy, decide, judge_run
+from sightline.decisions.decide import step_to_keep
+from sightline.runs import (
+    Action,
+    Best,
+    Checkpoint,
+    Diagnosis,
+    Finding,
+    Forecast,
+    Onset,
+    Phase,
+    Run,
+    Severity,
+    Status,
+)
+from tests.diagnosis.courses import learnt, noisy, run_of, turning
+
+GOING = Run(Path("a"), "test", "a", status=Status.RUNNING)
+BEST = Best(100, 1.5, (100,))
+LITTLE = Forecast(chance=0.01, expected_gain=0.001, near_chance=0.0, band=0.01, planned_end=500, warming_up=False)
+
+
+def judged(phase: Phase, forecast: Forecast | None = LITTLE, *findings: Finding) -> Diagnosis:
+    """Return a diagnosis of a phase, with these chances."""
+    onset = Onset(100, 80, 140) if phase is Phase.OVERFITTING else None
+    return Diagnosis(phase, 0.9, findings, onset=onset, best=BEST, forecast=forecast)
+
+
+@pytest.mark.parametrize("phase", [Phase.HEALTHY, Phase.OVERFITTING, Phase.UNDECIDED, Phase.UNDERFITTING])
+@pytest.mark.parametrize(
+    ("chance", "gain", "action"),
+    [(0.01, 0.001, Action.STOP), (0.2, 0.001, Action.CONTINUE), (0.01, 0.05, Action.CONTINUE)],
+)
+def test_a_live_run_stops_when_neither_chance_nor_gain_is_worth_it(phase, chance, gain, action):
+    """Both must be small: a small chance of much is worth going on for."""
+    decision = decide(GOING, judged(phase, replace(LITTLE, chance=chance, expected_gain=gain)), Policy())
+    assert decision.action is action
+    assert decision.keep_step == 100
+
+
+@pytest.mark.parametrize("name", ["worthwhile_chance", "worthwhile_gain"])
+def test_what_is_worthwhile_is_the_users_to_say(name):
+    """A user who wants every improvement goes on where the default stops."""
+    assert decide(GOING, judged(Phase.HEALTHY), Policy()).action is Action.STOP
+    assert decide(GOING, judged(Phase.HEALTHY), replace(Policy(), **{name: 0.0})).action is Action.CONTINUE
+
+
+def test_stopping_early_can_be_switched_off():
+    """The reason is still given, with the remark that nothing is done."""
+    decision = decide(GOING, judged(Phase.HEALTHY), Policy(stop_early=False))
+    assert decision.action is Action.CONTINUE
+    assert "switched off" in decision.why
+    assert decide(replace(GOING, status=Status.FINISHED), judged(Phase.HEALTHY), Policy(stop_early=False)).action is (
+        Action.STOP
+    )
+
+
+def test_a_broken_run_stops_whatever_was_hoped():
+    """The reason names what broke."""
+    broke = Finding("non_finite_loss", Severity.CRITICAL, "the training loss is nan since step 60")
+    decision = decide(GOING, judged(Phase.DIVERGED, None, broke), Policy())
+    assert decision.action is Action.STOP and "nan since step 60" in decision.why
+
+
+def test_nothing_known_is_no_reason_to_stop():
+    """Neither is a warm-up that has only just ended."""
+    assert decide(GOING, Diagnosis(Phase.UNDECIDED, None), Policy()).action is Action.CONTINUE
+    warm = decide(GOING, judged(Phase.HEALTHY, replace(LITTLE, warming_up=True)), Policy())
+    assert warm.action is Action.CONTINUE and "warmed up" in warm.why
+
+
+@pytest.mark.parametrize(
+    ("phase", "action"),
+    [(Phase.OVERFITTING, Action.STOP), (Phase.HEALTHY, Action.STOP), (Phase.UNDERFITTING, Action.CONTINUE)],
+)
+def test_a_run_that_ended_is_told_whether_more_steps_would_help(phase, action):
+    """Only one that still fell would have gained."""
+    hopeful = replace(LITTLE, chance=0.5, expected_gain=0.05)
+    for ended in (replace(GOING, status=Status.FINISHED), run_of([2.0], max_steps=20)):
+        assert decide(ended, judged(phase, hopeful), Policy()).action is action
+
+
+def test_the_score_decides_which_step_is_kept():
+    """Where it disagrees with the loss, its best step is kept and the run goes on."""
+    score = Finding("score_disagrees", Severity.WARNING, "m", evidence={"best_score_step": 300})
+    diagnosis = judged(Phase.HEALTHY, LITTLE, score)
+    assert step_to_keep(diagnosis) == 300
+    assert decide(GOING, diagnosis, Policy()).action is Action.CONTINUE
+
+
+def test_the_kept_checkpoint_is_named_where_it_is_saved():
+    """A deleted one is not."""
+    kept, gone = (Checkpoint(100, Path("out/checkpoint-100"), deleted=deleted) for deleted in (False, True))
+    for checkpoints, name in (((kept,), "checkpoint-100"), ((gone,), None), ((), None)):
+        decision = decide(replace(GOING, checkpoints=checkpoints), judged(Phase.HEALTHY), Policy())
+        assert decision.keep_checkpoint == name
+
+
+def test_a_stricter_false_alarm_takes_more_evidence():
+    """At one in a million the same rise is not called."""
+    run = replace(run_of(noisy(turning(40), 0.01, 2)[:29], learnt(116)), status=Status.RUNNING)
+    assert judge_run(run).diagnosis.phase is Phase.OVERFITTING
+    assert judge_run(run, Policy(false_alarm=1e-9)).diagnosis.phase is not Phase.OVERFITTING

@@ -1,0 +1,121 @@
+"""The methods against their definitions, on numbers whose answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from sightline.diagnosis.horizon import UNKNOWN_END, look_ahead
+from sightline.diagnosis.noise import curve_noise, student95
+from sightline.diagnosis.onset import locate_onset
+from sightline.diagnosis.paired import compare, rise_over_rows
+from sightline.diagnosis.rise import FEWEST, MARGIN, alarm_level, log_e_value
+from sightline.diagnosis.series import EvalSeries, block_means
+from sightline.runs import Curve, ExampleLosses
+from tests.diagnosis.courses import falling, learnt, noisy, run_of, turning, with_rows
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.02])
+def test_the_noise_of_a_curve_is_found(noise):
+    """Within a quarter on average over thirty runs."""
+    found = [curve_noise(EvalSeries.of(run_of(noisy(falling(40), noise, seed)))).sd for seed in range(30)]
+    assert np.mean(found) == pytest.approx(noise, rel=0.25)
+
+
+def test_noise_is_no_smaller_than_rounding():
+    """A log that shows 1.5 at every evaluation has the noise of its last digit."""
+    series = EvalSeries.of(run_of([1.5] * 12, significant_digits=4))
+    assert curve_noise(series).sd == pytest.approx(1e-3 / 1.5 / math.sqrt(12.0))
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (1e6, 1.960)])
+def test_student_quantiles_are_those_of_the_tables(freedom, quantile):
+    """97.5 %, to 4 %."""
+    assert student95(freedom) == pytest.approx(quantile, rel=0.04)
+
+
+def test_the_margin_pays_for_what_the_e_value_lacks():
+    """Flat curves with independent errors: the mean of 4,000 is below exp(MARGIN), at which the alarm holds its error."""
+    rng = np.random.default_rng(0)
+    for n in (FEWEST, 20):
+        assert np.exp(log_e_value(rng.standard_normal((4000, n)))).mean() < math.exp(MARGIN)
+
+
+def test_many_curves_at_once_are_judged_like_each_alone():
+    """The rows of a matrix do not see one another."""
+    curves = np.cumsum(np.random.default_rng(1).standard_normal((5, 17)), axis=1)
+    np.testing.assert_allclose(log_e_value(curves), [float(log_e_value(curve)) for curve in curves], rtol=1e-9)
+
+
+def test_the_alarm_level_follows_the_error_asked_for():
+    """A tenth of the error costs ln 10; a run longer than the window shares it."""
+    assert alarm_level(0.005, 40) - alarm_level(0.05, 40) == pytest.approx(math.log(10.0))
+    assert alarm_level(0.05, 480) - alarm_level(0.05, 48) == pytest.approx(math.log(10.0))
+
+
+@pytest.mark.parametrize("n", [20, 40, 120])
+def test_the_onset_is_found_where_it_is(n):
+    """A rise of 40 % at 0.5 % noise: the interval holds the turn, and is short."""
+    onset = locate_onset(EvalSeries.of(run_of(noisy(turning(n), 0.005))))
+    assert onset.low <= 20 * (n // 2) <= onset.high
+    assert onset.low <= onset.step <= onset.high
+    assert onset.high - onset.low <= 20 * n / 4
+
+
+def test_the_paired_difference_is_a_ratio_estimator():
+    """Mean and standard error by hand: two rows of one and three tokens."""
+    counts = np.array([1, 3])
+    found = compare(ExampleLosses(np.array([2.0, 6.0]), counts), ExampleLosses(np.array([1.0, 3.0]), counts))
+    assert found is not None
+    assert found.mean == pytest.approx(4.0 / 4.0)
+    assert found.standard_error == pytest.approx(0.0)  # each row differs by exactly one nat a token
+    uneven = compare(ExampleLosses(np.array([1.0, 8.0]), counts), ExampleLosses(np.array([1.0, 4.0]), counts))
+    assert uneven is not None
+    left_over = np.array([0.0 - 1.0 * 1, 4.0 - 1.0 * 3])
+    assert uneven.standard_error == pytest.approx(math.sqrt(2.0 * (left_over @ left_over)) / 4.0)
+
+
+def test_rows_of_other_tokens_are_no_pairs():
+    """They are other rows."""
+    one, two = (ExampleLosses(np.ones(2), np.array(counts)) for counts in ([1, 2], [2, 1]))
+    assert compare(one, two) is None
+
+
+def test_more_rows_tell_a_rise_better():
+    """Four times the rows, twice the standard errors."""
+    run = run_of(turning(24, 0.1), learnt(96))
+    few, many = (rise_over_rows(EvalSeries.of(with_rows(run, rows, 0.5))) for rows in (50, 800))
+    assert few is not None and many is not None
+    assert many.z > 2.0 * few.z > 0.0
+
+
+def test_what_is_left_is_counted_in_learning_rate():
+    """Half-way through a linear decay to zero three quarters are learnt: a third of it is still to come."""
+    steps = np.arange(0, 501, 10)
+    run = run_of(falling(25), curves={"learning_rate": Curve.of(steps, 1.0 - steps / 1000)}, max_steps=1000)
+    assert look_ahead(run, 500).growth == pytest.approx(4.0 / 3.0, rel=0.01)
+
+
+def test_the_end_is_read_off_a_falling_schedule():
+    """Where nothing else tells when it ends; a constant one tells nothing."""
+    steps = np.arange(0, 501, 10)
+    found = look_ahead(run_of(falling(25), curves={"learning_rate": Curve.of(steps, 1.0 - steps / 1000)}), 500)
+    assert found.planned_end == pytest.approx(1000, abs=2)
+    constant = look_ahead(run_of(falling(25), curves={"learning_rate": Curve.of(steps, np.ones(51))}), 500)
+    assert (constant.planned_end, constant.growth) == (None, UNKNOWN_END)
+
+
+def test_at_a_learning_rate_of_zero_nothing_is_left():
+    """Whatever steps are planned."""
+    steps = np.arange(0, 501, 10)
+    run = run_of(falling(25), curves={"learning_rate": Curve.of(steps, np.maximum(1.0 - steps / 400, 0.0))})
+    assert look_ahead(run, 500).growth == pytest.approx(1.0)
+
+
+def test_blocks_end_at_the_last_value():
+    """Means of neighbours; what fills no block is left out at the start."""
+    means, size = block_means(np.arange(7.0), 3)
+    assert size == 3
+    np.testing.assert_allclose(means, [2.0, 5.0])
