@@ -12,7 +12,7 @@ pytest.importorskip("peft")
 
 from sightline.errors import DataError, SightlineError, UsageError
 from sightline.evaluation import evaluate
-from sightline.gold.asking import Asked
+from sightline.gold.asking import Asked, judge_models
 from sightline.gold.generation import generator
 from sightline.gold.goldset import read_gold
 from sightline.gold.harness import Tasks, judge_tasks, tasks_of
@@ -120,3 +120,35 @@ def test_names_of_tasks():
     """A file stays a file."""
     assert tasks_of("lm_eval:arc_easy, gsm8k") == ("arc_easy", "gsm8k")
     assert tasks_of("gold.jsonl") is None
+
+
+TASK = """
+task: sightline_colours
+dataset_path: json
+dataset_kwargs: {{data_files: {rows}}}
+test_split: train
+output_type: generate_until
+doc_to_text: "{{{{prompt}}}}"
+doc_to_target: "{{{{completion}}}}"
+target_delimiter: ""
+generation_kwargs: {{until: ["<|end|>"], max_gen_toks: 16, do_sample: false}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+"""
+
+
+def test_the_harness_itself_scores_as_we_do(tiny_models, tmp_path, monkeypatch):
+    """Where lm-evaluation-harness is installed: a task of one's own on the gold set's rows, row by row."""
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "colours.yaml").write_text(TASK.format(rows=tiny_models.gold))
+    theirs = judged(tiny_models, "sightline_colours", folder=folder)
+    candidates = [Candidate(tiny_models.run / f"checkpoint-{step}", f"checkpoint-{step}", step) for step in (10, 150)]
+    gold = read_gold(((row, "") for row in tiny.questions()), "g")
+    models = Models(str(tiny_models.base), tiny_models.run / "checkpoint-150")
+    ours = judge_models(gold, models, candidates, evaluate, Asked(("exact_match",)))
+    for a, b in zip(theirs.comparisons, ours.comparisons, strict=True):
+        assert (a.wins, a.losses, a.ties, a.tuned.value) == (b.wins, b.losses, b.ties, b.tuned.value)
+    assert ours.comparisons[-1].answer is GoldAnswer.BETTER

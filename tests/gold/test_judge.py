@@ -126,6 +126,10 @@ def test_gold_score_decides_where_it_says_otherwise_than_the_loss():
     agreed = judged(gold, 0, (candidate(100, 1.0), 90), (candidate(200, 1.4), 40))
     assert agreed.choice is not None
     assert "the best exact_match and the lowest validation loss" in agreed.choice.why
+    tied = judged(gold, 0, (candidate(100, 1.4), 60), (candidate(200, 1.0), 60), (candidate(300, 1.2), 60))
+    assert tied.choice is not None
+    assert tied.choice.checkpoint == "checkpoint-200"
+    assert "the best exact_match and the lowest validation loss" in tied.choice.why
     assert agreed.answer is GoldAnswer.BETTER
 
 

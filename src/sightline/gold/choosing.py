@@ -88,6 +88,8 @@ def choose(
         return replace(chosen, why=f"it has the best {metric.name}; no validation losses are known")
     lowest = min(by_loss, key=lambda i: (candidates[i].eval_loss or 0.0, i))
     told = replace(chosen, by_loss=candidates[lowest].name)
+    if scores[lowest] == scores[best]:  # of several that score best the loss tells
+        best, told = lowest, replace(told, checkpoint=candidates[lowest].name, step=candidates[lowest].step)
     if lowest == best:
         return replace(told, why=f"it has the best {metric.name} and the lowest validation loss")
     contest = Contest(
