@@ -26,9 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "sources"))
 import orjson
 from writers import event, event_file
 
-from sightline.decisions import judge_run, verdict_as_json
-from sightline.sources import Found, console, find, read_runs, tensorboard, trainer_state
-from sightline.sources.cache import Cache
+from sightline.sources import console, tensorboard, trainer_state
 from sightline.sources.follow import Follower
 
 TAGS = ("train/loss", "train/grad_norm", "train/learning_rate", "train/epoch")
@@ -111,7 +109,7 @@ def states_and_text(folder: Path, count: int) -> dict[str, Any]:
 
 
 def thousand_runs(folder: Path, runs: int) -> dict[str, Any]:
-    """List and judge a folder of small runs, the first time and again with the cache."""
+    """List and judge a folder of small runs by `sightline read`, the first time and again with the cache."""
     for i in range(runs):
         logged = [{**entry, "loss": entry.get("loss", 0.0) + i / 1e4} for entry in entries(150)]
         for step in (500, 1000, 1500):
@@ -123,28 +121,36 @@ def thousand_runs(folder: Path, runs: int) -> dict[str, Any]:
             for name in ("model.safetensors", "optimizer.pt", "config.json", "rng_state.pth"):
                 state.with_name(name).write_bytes(b"{}")
 
-    def listed() -> int:
-        count = 0
-        with Cache(folder / "cache") as cache:
-            for found in find([folder / "runs"], cache=cache):
-                assert isinstance(found, Found)
-                key = found.key()
-                if key is None or cache.answer(key) is None:
-                    read, _ = found.read()
-                    verdicts = orjson.dumps([verdict_as_json(judge_run(run)) for run in read], default=str)
-                    if key is not None:
-                        cache.remember(key, verdicts, found.newest_ns())
-                count += 1
-        return count
+    command = [sys.executable, "-m", "sightline", "read", str(folder / "runs"), "--json"]
+    environment = {**os.environ, "SIGHTLINE_CACHE": str(folder / "cache")}
+    result: dict[str, Any] = {"runs": runs}
+    for name in ("cold", "warm"):
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        shown = subprocess.run(command, env=environment, capture_output=True, check=False).stdout
+        assert len(orjson.loads(shown)["runs"]) == runs
+        result[f"{name}_s"] = round(time.perf_counter() - began, 2)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result[f"{name}_cpu_s"] = round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2)
+    return result
 
-    times = []
-    for _ in range(2):
-        began = time.perf_counter()
-        assert listed() == runs
-        times.append(round(time.perf_counter() - began, 2))
-    began = time.perf_counter()
-    read_runs([folder / "runs"])
-    return {"runs": runs, "cold_s": times[0], "warm_s": times[1], "read_only_s": round(time.perf_counter() - began, 2)}
+
+def one_small_log(folder: Path) -> dict[str, Any]:
+    """Time `sightline read` of one small log, the whole process."""
+    path = folder / "small" / "trainer_state.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"global_step": 1500, "log_history": entries(150), "max_steps": 1500}, indent=2))
+    script = (
+        "import resource, subprocess, sys, time\n"
+        "began = time.perf_counter()\n"
+        "subprocess.run([sys.executable, '-m', 'sightline', 'read', sys.argv[1]], stdout=subprocess.DEVNULL)\n"
+        "wall, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(wall, used.ru_utime + used.ru_stime, used.ru_maxrss >> 10)\n"
+    )
+    best = min(
+        tuple(map(float, subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True).stdout.split()))
+        for _ in range(5)
+    )
+    return {"seconds": round(best[0], 2), "cpu_s": round(best[1], 2), "memory_MB": int(best[2])}
 
 
 def growing(folder: Path) -> dict[str, Any]:
@@ -215,6 +221,7 @@ def main() -> None:
         results = {
             "event_files": event_files(folder, options.points),
             "states_and_text": states_and_text(folder, 30_000),
+            "one_small_log": one_small_log(folder),
             "thousand_runs": thousand_runs(folder, options.runs),
             "growing": growing(folder),
         }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
+import re
 import resource
 import subprocess
 import sys
@@ -175,3 +178,45 @@ def test_errors_are_declared(tmp_path: Path) -> None:
             sightline.sources.read(path)
         except SourceError as error:
             assert path.name in str(error) and "\n" not in str(error)
+
+
+HOSTILE = [
+    *(
+        b"a",
+        b"0",
+        b" ",
+        b"'",
+        b"{'",
+        b"{'loss': ",
+        b"1,",
+        b"loss ",
+        b"epoch ",
+        b"\x1b[",
+        b"=",
+        b"|",
+        b"1/",
+        b"eval ",
+        b".1",
+    ),
+    *(b"-", b"e+", b"np.float64(", b"'a': 1", b"num examples ", b"rank ", b"nan"),
+]
+PATTERNS = {
+    f"{module.__name__.removeprefix('sightline.')}.{name}": value
+    for info in pkgutil.walk_packages(sightline.sources.__path__, "sightline.sources.")
+    for module in [importlib.import_module(info.name)]
+    for name, value in vars(module).items()
+    if isinstance(value, re.Pattern)
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_no_expression_blows_up(name: str) -> None:
+    """100,000 hostile characters take every expression of every reader at most a moment."""
+    pattern = PATTERNS[name]
+    for piece in HOSTILE:
+        content = piece * (100_000 // len(piece))
+        text = content if isinstance(pattern.pattern, bytes) else content.decode()
+        began = time.process_time()
+        for _ in pattern.finditer(text):
+            pass
+        assert time.process_time() - began < 0.5, (name, piece)

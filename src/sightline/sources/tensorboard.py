@@ -22,9 +22,8 @@ from sightline.sources.table import Origin, Table, Unit, plain_settings
 from sightline.sources.table_runs import runs_of
 
 NAME = "tensorboard"
-_EVENT_FILE = re.compile(
-    r"(?P<owner>.{0,200}?)events\.out\.tfevents\.(?P<time>[0-9]{1,19})(?P<rest>.{0,200})", re.DOTALL
-)
+_EVENT_FILE = re.compile(r"events\.out\.tfevents\.([0-9]{1,19})")
+"""In a file's name, behind what its writer put in front of it."""
 _CHUNK_BYTES = 4 << 20
 _MAX_GROUPED = 200
 _KERAS = {"train": "", "validation": "eval_"}
@@ -39,13 +38,13 @@ def recognises(path: Path) -> bool:
     if len(start) < 12:
         return False
     length, crc = struct.unpack_from("<QI", start)
-    return (crc == masked_crc32c(start[:8]) and length > 0) or bool(_EVENT_FILE.fullmatch(path.name))
+    return (crc == masked_crc32c(start[:8]) and length > 0) or bool(_EVENT_FILE.search(path.name))
 
 
 def covers(folder: Path, path: Path) -> bool:
     """Return whether a path below a log folder belongs to its run: its event files, Keras' folders, grouped scalars."""
     if path.parent == folder:
-        return bool(_EVENT_FILE.fullmatch(path.name)) or _is_part(folder, path)
+        return bool(_EVENT_FILE.search(path.name)) or _is_part(folder, path)
     return path.parent.parent == folder and _is_part(folder, path.parent)
 
 
@@ -151,8 +150,8 @@ def read_all(path: Path) -> tuple[Run, ...]:
     elif _event_files(path):
         owners: dict[str, list[Path]] = {}
         for file in _event_files(path):
-            match = _EVENT_FILE.fullmatch(file.name)
-            owners.setdefault(match["owner"] if match else "", []).append(file)
+            match = _EVENT_FILE.search(file.name)
+            owners.setdefault(file.name[: match.start()] if match else "", []).append(file)
         runs = _runs_of_owners(path, list(owners.values()))
     else:
         runs = _keras(path)
@@ -247,7 +246,7 @@ def _event_files(folder: Path) -> list[Path]:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:
         return []
-    found = [(int(match["time"]), name) for name in names if (match := _EVENT_FILE.fullmatch(name))]
+    found = [(int(match[1]), name) for name in names if (match := _EVENT_FILE.search(name))]
     return [path for _, name in sorted(found) if is_regular(path := folder / name)]
 
 
@@ -263,7 +262,7 @@ def _settings(record: bytes) -> dict[str, Any]:
 
 def _name_of(path: Path) -> str:
     """Return the name of a log: its folder, which is how TensorBoard names runs."""
-    match = _EVENT_FILE.fullmatch(path.name)
+    match = _EVENT_FILE.search(path.name)
     if match is None:
         return path.stem
-    return match["owner"].rstrip("_.- ") or path.parent.name or path.name
+    return path.name[: match.start()].rstrip("_.- ") or path.parent.name or path.name
