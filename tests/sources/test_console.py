@@ -159,12 +159,15 @@ def test_a_dictionary_glued_to_a_bar(tmp_path: Path) -> None:
     check_trainer(read_text(tmp_path, text))
 
 
-def test_asciinema_recording(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "header", ['{"version": 2, "width": 80, "height": 24}', '{"version": 3, "term": {"cols": 80, "rows": 24}}']
+)
+def test_asciinema_recording(tmp_path: Path, header: str) -> None:
     """A recording holds the text in pieces, cut anywhere."""
     text = trainer_text(bars=True)
     pieces = [text[i : i + 37] for i in range(0, len(text), 37)]
     events = [json.dumps([i / 10, "o", piece]) for i, piece in enumerate(pieces)]
-    check_trainer(read_text(tmp_path, "\n".join(['{"version": 2, "width": 80, "height": 24}', *events]), "a.cast"))
+    check_trainer(read_text(tmp_path, "\n".join([header, *events]), "a.cast"))
 
 
 def test_several_runs_in_one_file(tmp_path: Path) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sightline.cli import main
 from sightline.errors import SourceError, UnknownLogFormat
 from sightline.runs import Status
-from sightline.sources import hub, read, read_runs
+from sightline.sources import Cache, Found, find, hub, read, read_runs
 from tests.sources.test_trainer_state import history, write_state
 from tests.sources.writers import event, event_file
 
@@ -151,6 +155,53 @@ def test_damaged_database_is_a_typed_error(tmp_path: Path) -> None:
     path.write_bytes(bytes(content))
     with pytest.raises(SourceError):
         read(path)
+
+
+POINTS = st.lists(st.tuples(st.integers(1, 50), st.floats(-1e300, 1e300)), min_size=2, max_size=30)
+
+
+@settings(max_examples=40, deadline=None)
+@given(points=POINTS, where=st.sampled_from(["mlflow", "mlflow.db", "trackio"]))
+def test_random_runs_are_read_back(
+    points: list[tuple[int, float]], where: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever finite values a tracker keeps come back at their steps."""
+    steps = np.cumsum([gap for gap, _ in points]).tolist()
+    values = [value for _, value in points]
+    path = tmp_path_factory.mktemp("random") / where
+    rows = list(zip(steps, values, strict=True))
+    if where == "mlflow":
+        (path / "metrics").mkdir(parents=True)
+        (path / "meta.yaml").write_text("run_name: a\n")
+        (path / "metrics" / "loss").write_text("".join(f"1700000000000 {value!r} {step}\n" for step, value in rows))
+    elif where == "mlflow.db":
+        database(
+            path, MLFLOW.partition("INSERT")[0] + "INSERT INTO runs VALUES ('r1', 'one', 'FINISHED', 'active', 1);"
+        )
+        with sqlite3.connect(path) as connection:
+            logged = [("loss", value, i, "r1", step, 0) for i, (step, value) in enumerate(rows)]
+            connection.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?, ?)", logged)
+        connection.close()
+    else:
+        connection = trackio_database(path)
+        logged = [(None, "2025-01-01", "a", step, json.dumps({"loss": value})) for step, value in rows]
+        connection.executemany("INSERT INTO metrics VALUES (?, ?, ?, ?, ?)", logged)
+        connection.commit()
+        connection.close()
+    curve = read(path).curves["loss"]
+    assert curve.steps.tolist() == steps and curve.values.tolist() == values
+
+
+def test_a_database_is_known_again(tmp_path: Path) -> None:
+    """What the cache remembers of MLflow's database is not its folders' reader, which has the same name."""
+    (tmp_path / "runs").mkdir()
+    file = database(tmp_path / "runs" / "mlflow.db", MLFLOW)
+    os.utime(file, (1e9, 1e9))
+    for _ in range(2):
+        with Cache(tmp_path / "cache") as cache:
+            (found,) = [each for each in find([file.parent], cache=cache) if isinstance(each, Found)]
+            runs, errors = found.read()
+            assert len(runs) == 2 and not errors
 
 
 @dataclass

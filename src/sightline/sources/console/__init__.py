@@ -93,7 +93,7 @@ def _is_json(start: bytes) -> bool:
         value = parse(line)
     except ValueError:
         return False
-    return not (isinstance(value, dict) and "version" in value and "width" in value | value.get("term", {}))
+    return not (type(value) is dict and "version" in value and ("width" in value or "term" in value))
 
 
 def __getattr__(name: str) -> Any:
