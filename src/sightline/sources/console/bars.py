@@ -39,9 +39,8 @@ def bar_in(text: bytes, begin: int, end: int, *, last: bool = False) -> re.Match
     """Return the first (or last) progress bar in a stretch of text, none on the far side of another dictionary."""
     if not last:
         bar = BAR.search(text, begin, end)
-        if bar is None or text.find(b"{'", begin, bar.start()) >= 0:
+        if bar is None or text.find(b"{'", begin, stop := bar.start()) >= 0:
             return None
-        between = text[begin : bar.start()]
-        return bar if between.count(b"\n") + between.count(b"\r") <= NEIGHBOURS else None
+        return bar if text.count(b"\n", begin, stop) + text.count(b"\r", begin, stop) <= NEIGHBOURS else None
     bars = list(BAR.finditer(text, max(begin, text.rfind(b"{'", begin, end)), end))
     return bars[-1] if bars else None

@@ -162,9 +162,11 @@ class Plans:
     def __init__(self) -> None:
         self._known: dict[bytes, Plan | None] = {}
 
-    def of_lines(self, lines: Sequence[bytes]) -> list[Plan | None]:
-        """Return the plan of each line; None where it tells no loss, or its shape is not worth looking at."""
-        shapes = b"\n".join(lines).translate(None, DIGITS).split(b"\n")
+    def of_lines(self, text: bytes, lines: Sequence[bytes]) -> list[Plan | None]:
+        """Return the plan of each line of a text; None where it tells no loss, or its shape is not worth looking at."""
+        if b"\r" in text:  # with what stands between them taken out, two line ends might become one
+            text = b"\n".join(lines)
+        shapes = text.translate(None, DIGITS).split(b"\n")[: len(lines)]
         first = dict(zip(reversed(shapes), range(len(lines) - 1, -1, -1), strict=True))
         for shape, at in first.items():
             if shape not in self._known and any(word in shape for word in LOSS_WORDS):

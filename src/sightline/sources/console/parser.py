@@ -193,7 +193,7 @@ class Parser:
         if len(lines) < _MANY_LINES:
             self._take_lines(lines)
             return
-        plans = self._plans.of_lines(lines)
+        plans = self._plans.of_lines(text, lines)
         taken = end = 0
         for epoch_named, stretch in stretches(plans):
             begin, end = end, end + len(stretch)

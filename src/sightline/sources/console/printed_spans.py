@@ -62,7 +62,8 @@ def printed_spans(
         unit, counted = _positions(steps[begin_at:end_at], epochs[begin_at:end_at], inside)
         positions[block] = counted
         trains = [column for name, column in inside.items() if not is_validation(name)]
-        clock = np.unique(np.concatenate(trains or list(inside.values())))
+        clocks = trains or list(inside.values())
+        clock = clocks[0] if len(clocks) == 1 else np.unique(np.concatenate(clocks))
         starts, resumes = goings_back(counted, clock)
         del starts[MAX_RUNS:]
         tier = min(int(name[0]) for name in inside)
@@ -86,7 +87,7 @@ def _positions(
     """Return what counts the printed points and their counts; without steps and epochs the commonest loss counts."""
     whole_epochs = np.isfinite(epochs).all() and bool((epochs == np.floor(epochs)).all())
     known = np.isfinite(steps)
-    if known.mean() > 0.5 and (np.unique(steps[known]).size > 1 or steps.size == 1):
+    if known.mean() > 0.5 and (steps[known].min() < steps[known].max() or steps.size == 1):
         whole_steps = filled(steps).astype(np.int64)
         return "step", across_epochs(whole_steps, epochs.astype(np.int64) if whole_epochs else None)
     if whole_epochs and not any(_repeats(epochs[column]) for column in losses.values()):
