@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from sightline.decisions import Verdict
-from sightline.journal import Recorder, reader
+from sightline.journal import reader
 from sightline.runs import Action, Decision, Diagnosis, Phase, Status
 from sightline.training import callback as callback_module
 from sightline.training.callback import SightlineCallback, watch
@@ -67,24 +66,6 @@ def test_watch_adds_one_callback_however_often_it_is_called(tmp_path):
     """A second watch() returns the first one's callback."""
     trainer = tiny_trainer(tmp_path)
     assert watch(trainer) is watch(trainer)
-
-
-@pytest.mark.parametrize("method", ["log", "evaluation", "decision", "checkpoint", "end", "open", "run"])
-def test_an_exception_inside_never_reaches_the_trainer(tmp_path, monkeypatch, method):
-    """Whichever call of the recorder fails, training ends as it would have."""
-
-    def broken(*args, **kwargs):
-        raise ValueError("broken on purpose")
-
-    plain = tiny_trainer(tmp_path / "plain")
-    plain.train()
-    monkeypatch.setattr(Recorder, method, broken)
-    trainer = tiny_trainer(tmp_path / "watched", callbacks=[SightlineCallback()], save_strategy="steps", save_steps=6)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        trainer.train()
-    assert trainer.state.global_step == 12
-    assert all(torch.equal(a, b) for a, b in zip(weights(plain), weights(trainer), strict=True))
 
 
 def test_a_failing_verdict_never_reaches_the_trainer(tmp_path, monkeypatch):

@@ -68,8 +68,9 @@ class CheckpointWatch:
         self._sweep(recorder)
         if found is None or _is_going(folder):  # the Trainer's rotation was quicker
             return
-        if found.problems:
-            told = f"{folder.name} cannot be trusted: " + "; ".join(str(problem) for problem in found.problems[:5])
+        wrong = [str(problem) for problem in found.problems if problem.kind != "unlearned"]  # a first step may be none
+        if wrong:
+            told = f"{folder.name} cannot be trusted: " + "; ".join(wrong[:5])
             recorder.alert(checkpoint.step, Finding(KIND, Severity.CRITICAL, told, from_step=checkpoint.step))
             self.warn(told)
         if found.intact:

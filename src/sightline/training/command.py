@@ -289,6 +289,8 @@ def _told_failures(output_dir: Path, trainer: WatchedTrainer, watcher: Sightline
     except KeyboardInterrupt:
         watcher.end(Status.STOPPED, "interrupted by SIGINT (Ctrl-C)")
         raise
+    except SightlineError:  # says already what it is about; train() ends the run with it
+        raise
     except Exception as error:
         first_line = (str(error).strip().splitlines() or [""])[0]
         reason = f"{type(error).__name__}: {first_line}"
