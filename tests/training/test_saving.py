@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from sightline.checkpoints import MANIFEST, verify
+from sightline.checkpoints.removal import remove_whole
 from sightline.errors import CheckpointError
 from sightline.journal import reader
 from sightline.training import saving
 from sightline.training.callback import SightlineCallback
 from sightline.training.checkpoint_watch import rotation_risks
 from sightline.training.ranks import Ranks
-from sightline.training.saving import ASIDE, clear_leftovers, remove_whole, whole_or_not_at_all
+from sightline.training.saving import ASIDE, clear_leftovers, whole_or_not_at_all
 
 from .small_runs import Told, run_of, write_demo_rows
 from .tiny import tiny_trainer
