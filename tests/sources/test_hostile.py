@@ -34,6 +34,9 @@ TEXTS: dict[str, bytes] = {
     "nested JSON, far": b'{"log_history": ' + b'[{"a": ' * 1_000_000,
     "nested dictionaries": GOOD + b"{'loss': " * 500_000,
     "many keys": b"{" + b", ".join(b'"loss%d": 1' % i for i in range(1_000_000)) + b"}",
+    "many metrics": b'{"log_history": [{"loss": 1, "step": 1, '
+    + b", ".join(b'"m%d": 1' % i for i in range(1_000_000))
+    + b"}]}",
     "one key a million times": b'{"log_history": [{' + b", ".join([b'"loss": 1'] * 1_000_000) + b', "step": 1}]}',
     "a key of 10 MB": b'{"log_history": [{"' + b"k" * 10_000_000 + b'": 1, "loss": 1, "step": 1}]}',
     "5,000 digits": b'{"log_history": [{"loss": ' + b"9" * 5000 + b', "step": ' + b"9" * 5000 + b"}]}",

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sightline.cli import main
 from sightline.errors import SourceError, UnknownLogFormat
 from sightline.runs import Status
-from sightline.sources import Cache, Found, find, hub, read, read_runs
+from sightline.sources import Cache, Found, find, hub, mlflow_db, read, read_runs
 from tests.sources.test_trainer_state import history, write_state
 from tests.sources.writers import event, event_file
 
@@ -87,6 +87,14 @@ def test_mlflow_database(tmp_path: Path) -> None:
     assert not errors
     assert [(run.name, run.status) for run in runs] == [("one", Status.FINISHED), ("two", Status.FAILED)]
     assert str(runs[0].curves["loss"].values.tolist()) == "[2.0, nan]" and runs[0].config == {"lr": "0.1"}
+
+
+def test_metrics_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run with more metrics than anybody looks at the first are read, and the others counted."""
+    monkeypatch.setattr(mlflow_db, "MAX_METRICS", 5)
+    more = "".join(f"INSERT INTO metrics VALUES ('m{i}', 1.0, 9, 'r1', 1, 0);" for i in range(9))
+    (one, two), _ = read_runs([database(tmp_path / "mlflow.db", MLFLOW + more)])
+    assert len(one.curves) == 5 and "6 values were left out" in one.damage[0] and two.damage == ()
 
 
 def trackio_database(path: Path) -> sqlite3.Connection:

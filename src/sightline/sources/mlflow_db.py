@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from sightline.runs import Curve, Run, Status
 from sightline.runs.names import judged_metrics, not_a_loss
 from sightline.sources.numbers import as_float, as_step
 from sightline.sources.sqlite_file import Database, is_database
+from sightline.sources.table import MAX_METRICS
 from sightline.sources.table_runs import renamed
 
 NAME = "mlflow"
@@ -44,15 +45,20 @@ def read_all(path: Path) -> tuple[Run, ...]:
     """
     points: dict[str, dict[str, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
     params: dict[str, dict[str, str]] = defaultdict(dict)
+    left_out: Counter[str] = Counter()
     with Database(path) as database:
         wanted = ("run_uuid", "name", "status", "lifecycle_stage")
         described = {str(row[0]): row[1:] for row in database.rows("runs", wanted, "start_time")}
         for run, key, value, step, is_nan in database.rows(
             "metrics", ("run_uuid", "key", "value", "step", "is_nan"), "timestamp, rowid"
         ):
-            number, at = as_float(value), as_step(step)
-            if number is not None and at is not None:
-                points[str(run)][str(key)].append((at, float("nan") if is_nan else number))
+            number, at, series = as_float(value), as_step(step), points[str(run)]
+            if number is None or at is None:
+                continue
+            if str(key) not in series and len(series) >= MAX_METRICS:
+                left_out[str(run)] += 1
+                continue
+            series[str(key)].append((at, float("nan") if is_nan else number))
         for run, key, value in database.rows("params", ("run_uuid", "key", "value"), "rowid"):
             params[str(run)][str(key)] = str(value)
     runs = []
@@ -76,6 +82,9 @@ def read_all(path: Path) -> tuple[Run, ...]:
                 status=_STATUS.get(str(status), Status.UNKNOWN),
                 train_metric=train_metric,
                 eval_metric=eval_metric,
+                damage=(f"{path}: more than {MAX_METRICS} metrics; {left_out[run]} values were left out",)
+                if left_out[run]
+                else (),
             )
         )
     if not runs:

@@ -22,7 +22,7 @@ from sightline.runs.names import judged_metrics, not_a_loss
 from sightline.sources.files import as_utf8, head, is_folder, is_regular, read_whole
 from sightline.sources.json_text import collector_paused, parse, parse_start
 from sightline.sources.numbers import MAX_STEP, as_array, as_step
-from sightline.sources.table import alike
+from sightline.sources.table import MAX_METRICS, alike
 
 NAME = "trainer_state"
 STATE_FILE = "trainer_state.json"
@@ -234,7 +234,9 @@ def _run(path: Path, state: _State, checkpoints: Sequence[Checkpoint]) -> Run:
     if not kept.all():
         segments += [Segment(int(step)) for step in _resumed_from(steps)]
         entries, steps = [entry for entry, keep in zip(entries, kept.tolist(), strict=True) if keep], steps[kept]
-    curves = _curves(entries, steps)
+    left_out: list[str] = []
+    curves = _curves(entries, steps, left_out)
+    state.damage += [f"{state.path}: {sentence}" for sentence in left_out]
     train_metric, eval_metric = judged_metrics({name: len(curve) for name, curve in curves.items()})
     config = {key: state.fields[key] for key in _CONFIG_KEYS if state.fields.get(key) is not None}
     if reason := not_a_loss(curves):
@@ -274,9 +276,10 @@ def _resumed_from(steps: NDArray[np.int64]) -> list[int]:
     return [int(steps[: i + 1][steps[: i + 1] < steps[i + 1]].max(initial=0)) for i in back.tolist()]
 
 
-def _curves(entries: list[dict[str, Any]], steps: NDArray[np.int64]) -> dict[str, Curve]:
+def _curves(entries: list[dict[str, Any]], steps: NDArray[np.int64], damage: list[str]) -> dict[str, Curve]:
     """Return the curves of all numeric metrics; entries of one shape are taken column by column."""
     pieces: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float64]]]] = {}
+    left_out = 0
     for begin in range(0, len(entries), _BLOCK):
         block_steps = steps[begin : begin + _BLOCK]
         for names, places, columns in alike(entries[begin : begin + _BLOCK]):
@@ -284,11 +287,16 @@ def _curves(entries: list[dict[str, Any]], steps: NDArray[np.int64]) -> dict[str
             for name, column in zip(names, columns, strict=True):
                 if name == "step":
                     continue
+                if len(pieces) >= MAX_METRICS and name not in pieces:
+                    left_out += 1
+                    continue
                 values, valid = as_array(column)
                 if valid is None:
                     pieces.setdefault(name, []).append((own_steps, values))
                 elif valid.any():
                     pieces.setdefault(name, []).append((own_steps[valid], values[valid]))
+    if left_out:
+        damage.append(f"more than {MAX_METRICS} metrics; {left_out} values were left out")
     return {
         name: Curve.of(np.concatenate([s for s, _ in parts]), np.concatenate([v for _, v in parts]))
         for name, parts in pieces.items()
