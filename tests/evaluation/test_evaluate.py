@@ -238,6 +238,19 @@ def test_encoder_decoder_scores_the_decoders_labels() -> None:
     np.testing.assert_array_equal(found.token_counts, [len(labels) for _, labels in rows])
 
 
+def test_the_encoders_mask_hides_no_label_of_the_decoder() -> None:
+    """Inputs and labels padded to one length: each by its own padding."""
+    shape = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_layers": 1, "num_heads": 4, "vocab_size": VOCABULARY}
+    model = build(lambda: hf.T5ForConditionalGeneration(hf.T5Config(**shape, decoder_start_token_id=0)), loud=2.0)
+    padded = [
+        {"input_ids": [5, 6, 0, 0], "attention_mask": [1, 1, 0, 0], "labels": [7, 8, 9, -100]},
+        {"input_ids": [5, 6, 7, 0], "attention_mask": [1, 1, 1, 0], "labels": [7, -100, -100, -100]},
+    ]
+    found = evaluate(model, padded)
+    assert found.token_counts.tolist() == [3, 1]
+    assert found.loss_sums.tolist() == evaluate(model, [([5, 6], [7, 8, 9]), ([5, 6, 7], [7])]).loss_sums.tolist()
+
+
 ENCODER = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,

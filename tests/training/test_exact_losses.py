@@ -148,6 +148,20 @@ def test_predictions_and_broken_passes_do_not_count(tmp_path):
     assert_last_is_exact(tmp_path, trainer, trainer.eval_dataset)
 
 
+def test_a_test_set_after_the_end_is_no_point_of_the_curve(tmp_path):
+    """Scripts end with trainer.evaluate(test_set): its exact loss is told, the run's last evaluation stays."""
+    trainer = tiny_trainer(tmp_path, callbacks=[SightlineCallback(exact_evaluation=True)])
+    trainer.train()
+    before = reader.read(tmp_path)
+    test_set = tiny_rows(9, seed=7)
+    metrics = trainer.evaluate(test_set)
+    assert metrics["eval_loss_exact"] == pytest.approx(evaluate(trainer.model, test_set).loss)
+    after = reader.read(tmp_path)
+    assert after.eval_loss.values.tolist() == before.eval_loss.values.tolist()
+    assert after.evaluations[-1].eval_loss == before.evaluations[-1].eval_loss
+    assert trainer.evaluate()["eval_loss_exact"] == pytest.approx(before.evaluations[-1].eval_loss)
+
+
 @pytest.mark.parametrize("labels", ["classes", "numbers"])
 def test_classifiers(tmp_path, labels):
     """One loss a row, in both passes."""

@@ -279,4 +279,6 @@ def _without_padding(ids: Array, labels: Array, mask: Array, place: str) -> tupl
     """Leave out the positions an attention mask hides."""
     if mask.shape != ids.shape:
         raise DataError(f"{place}: attention_mask of shape {mask.shape} for {len(ids)} input_ids")
-    return ids[mask != 0], labels[mask != 0] if labels.shape == ids.shape else labels
+    kept = mask != 0
+    hides_labels = labels.shape == ids.shape and (labels[~kept] != IGNORED).any()  # then they are a decoder's own
+    return ids[kept], labels if hides_labels or labels.shape != ids.shape else labels[kept]

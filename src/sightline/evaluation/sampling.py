@@ -1,4 +1,4 @@
-"""How many rows an evaluation needs to see a change, and a sample of that many that can grow. No torch.
+"""How many rows an evaluation needs to see a change, and a sample of that many. No torch.
 
 Two evaluations are compared on the same rows, so what counts is the standard error of their *difference*. With loss
 sums s and s', token counts c and d = s' - s over m of n rows drawn at random, the difference of the losses is estimated
@@ -49,23 +49,6 @@ class RowSample:
     def rows(self) -> NDArray[np.int64]:
         """Rows of the sample, ascending: what ``evaluate(..., only=...)`` takes."""
         return np.sort(self.order[: self.size])
-
-    def widened(self, size: int) -> RowSample:
-        """Return a sample of at least ``size`` rows that contains this one."""
-        return RowSample(self.n, min(self.n, max(size, self.size)), self.order)
-
-    def enough_for(self, best: ExampleLosses, now: ExampleLosses, change: float = SMALLEST_CHANGE) -> RowSample:
-        """Return the sample that sees a relative change of the best loss; this one where it does already.
-
-        Parameters
-        ----------
-        best, now : ExampleLosses
-            The best evaluation and another one, of at least the rows of this sample.
-        change : float
-            Smallest relative change of the loss that should be seen.
-        """
-        needed = rows_needed(best, now, self.n, change)
-        return self if needed is None or needed <= self.size else self.widened(needed)
 
 
 def difference_error(before: ExampleLosses, after: ExampleLosses, n: int) -> float:

@@ -96,6 +96,7 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         self._exact: ExactLosses | None = ExactLosses(own_pass=exact_evaluation)
         self._judged_name: str | None = None
         self._missed: set[str] = set()
+        self._eval_rows: int | None = None
         self.checkpoints = CheckpointWatch(self.warn)
         self._pending: Evaluation | None = None
         self._ended = False
@@ -128,6 +129,12 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
     def receive(self, evaluation: Evaluation) -> None:
         """Take the exact losses of the evaluation whose ``on_evaluate`` follows."""
         self._pending = evaluation
+
+    @harmless
+    def tell(self, text: str) -> None:
+        """Tell whoever is looking, on the rank that records."""
+        if self.recorder is not None:
+            self.display.notice(text, Severity.INFO)
 
     @harmless
     def miss_evaluation(self, step: int, error: Exception) -> None:
@@ -201,7 +208,7 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         """Record what the Trainer logs."""
-        if state.is_world_process_zero and logs:
+        if state.is_world_process_zero and logs and not self._is_of_another_set(logs, kwargs.get("eval_dataloader")):
             self._record_log(args, state, logs)
 
     def on_step_end(
@@ -277,6 +284,15 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         assert self._exact is not None
         self._exact.batch_done(loader)
 
+    def _is_of_another_set(self, metrics: Mapping[str, Any], loader: Any) -> bool:
+        """Whether an evaluation after the end is not of the validation rows: a test set's is no point of their curve."""
+        if "eval_loss" not in metrics:
+            return False
+        rows = getattr(getattr(loader, "dataset", None), "__len__", lambda: None)()
+        if not self._ended:
+            self._eval_rows = rows
+        return bool(self._ended and rows != self._eval_rows)
+
     @harmless
     def _evaluate_exactly(self, step: int, metrics: dict[str, float], kwargs: Mapping[str, Any]) -> None:
         """Take the exact loss of the Trainer's evaluation; of several validation sets the first is judged."""
@@ -293,6 +309,8 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
             return
         if self._exact.own_pass:
             metrics[f"{name}_loss_exact"] = evaluation.eval_loss
+        if self._is_of_another_set(metrics, loaders["loader"]):
+            return
         self._judged_name = self._judged_name or name
         if name == self._judged_name:
             self._pending = evaluation

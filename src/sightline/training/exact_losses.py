@@ -47,7 +47,7 @@ class ExactLosses:
         self.problem: str | None = None
         """Why there is no own pass although it was asked for."""
         self._hook = LossHook()
-        self._sets: dict[str, _Sets | None] = {}
+        self._sets: dict[tuple[Any, ...], _Sets | None] = {}
         self._steps = 0
         self._loader: Any = None
 
@@ -125,13 +125,15 @@ class ExactLosses:
         self, name: str, model: nn.Module, loader: Any, train_loader: Any, ranks: Ranks
     ) -> tuple[ExampleLosses, ExampleLosses | None, float] | None:
         """Score the rows in batches of its own; all ranks or none."""
-        if name not in self._sets:
+        dataset = getattr(loader, "dataset", None)
+        key = (name, getattr(dataset, "_fingerprint", id(dataset)))
+        if key not in self._sets:
             try:
                 made: _Sets | None = _sets_of(loader, train_loader)
             except Exception as error:  # someone else's data set and collator: whatever they raise
                 made, self.problem = None, f"{type(error).__name__}: {error}"
-            self._sets[name] = None if ranks.any(made is None) else made
-        sets = self._sets[name]
+            self._sets[key] = None if ranks.any(made is None) else made
+        sets = self._sets[key]
         if sets is None:
             return None
         began = time.perf_counter()

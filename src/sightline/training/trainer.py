@@ -29,7 +29,7 @@ from trl import SFTTrainer
 
 from sightline.decisions.rising import PLACES
 from sightline.evaluation import EvalSet, evaluate
-from sightline.runs import Evaluation
+from sightline.runs import Evaluation, ExampleLosses
 from sightline.training.budget import EvaluationBudget
 from sightline.training.callback import SightlineCallback
 from sightline.training.continuation import Continuation
@@ -114,6 +114,8 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         if self._plain_loss:
             project_labelled_positions(self.model)
         self._places_told = False
+        self._best: ExampleLosses | None = None
+        self._blindness_told = False
         self.tokens_since_log: torch.Tensor | int = 0
         self._logged_at = time.perf_counter()
         self._evaluating_s = 0.0
@@ -150,9 +152,23 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         if evaluation.losses is not None and evaluation.losses.non_finite:
             metrics["eval_non_finite_rows"] = float(evaluation.losses.non_finite)
         self.watcher.receive(evaluation)
+        self._tell_blindness(evaluation)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _tell_blindness(self, evaluation: Evaluation) -> None:
+        """Say once, as soon as the loss has stopped falling, that the rows scored show no change of 1 %."""
+        losses, best = evaluation.losses, self._best
+        if losses is None or not math.isfinite(losses.loss):
+            return
+        if best is None or losses.loss < best.loss:
+            self._best = losses
+        elif self.scored is not None and not self._blindness_told:
+            told = self.scored.blind_to(best, losses)
+            self._blindness_told = told is not None
+            if told is not None:
+                self.watcher.tell(told)
 
     def score_only(self, plan: EvaluationPlan) -> None:
         """Score these many rows at every evaluation from now on, and let the journal know."""
