@@ -10,7 +10,9 @@ import pytest
 
 from sightline.decisions import verdict_as_json
 from sightline.demo import demo_rows
-from sightline.errors import DataError, ModelError
+from sightline.errors import DataError, ModelError, SightlineError
+from sightline.gold.asking import Asked
+from sightline.gold.generation import Progress
 from sightline.journal import reader
 from sightline.runs import Status
 from sightline.training import judging
@@ -18,6 +20,7 @@ from sightline.training.command import train
 from sightline.training.display import Silent
 from sightline.training.keeping import spread_out
 from sightline.training.recipe import Recipe
+from tests.terminal import verdicts
 from tests.training.test_train import data, settings  # noqa: F401 - a fixture
 
 ROWS = 60
@@ -81,9 +84,13 @@ def test_a_part_of_the_gold_set_chooses_and_the_other_is_reported(data, gold, tm
 
 
 def test_a_judging_that_fails_hurts_nothing_else(data, gold, tmp_path, monkeypatch):  # noqa: F811
-    """It is told, with the command that does it later, and the best weights are there."""
+    """It is told, with the command that does it later, and the best weights are there; a signal ends it as well."""
 
-    def fails(*args, **kwargs):
+    def fails(*args, watcher, **kwargs):
+        watcher.goes_on(Progress(1, 9, 10.0, 0.8))
+        watcher.is_interrupted = lambda: True
+        with pytest.raises(SightlineError, match="interrupted"):
+            watcher.goes_on(Progress(2, 9, 10.0, 0.7))
         raise ModelError("not enough memory for this")
 
     monkeypatch.setattr(judging, "judge_models", fails)
@@ -93,6 +100,16 @@ def test_a_judging_that_fails_hurts_nothing_else(data, gold, tmp_path, monkeypat
     assert outcome.verdict.run.judgements == ()
     (text,) = [text for text in told.notices if "not enough memory for this" in text]
     assert "sightline judge" in text
+
+
+def test_best_by_the_loss_says_so_where_the_gold_set_disagrees():
+    """And the page and the decision follow the gold set."""
+    run = verdicts.judged().run
+    one = judging.Judging(None, None, Asked(), Told())
+    (line,) = one.disagreement(run)
+    assert "best/ holds the lowest validation loss (checkpoint-600)" in line and "checkpoint-1500" in line
+    assert judging.Judging(None, None, Asked(keep_by_gold=True), Told()).disagreement(run) == []
+    assert one.disagreement(run.until(1500)) == []
 
 
 @pytest.mark.parametrize(

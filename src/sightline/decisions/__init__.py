@@ -1,6 +1,6 @@
 """From findings to a decision: pure functions, no I/O, no clock."""
 
-from sightline.decisions.decide import decide
+from sightline.decisions.decide import decide, gold_choice
 from sightline.decisions.policy import Policy
 from sightline.decisions.replay import Moment, Replay, replay, replay_as_json
 from sightline.decisions.verdict import Verdict, judge_run, verdict_as_json
@@ -11,6 +11,7 @@ __all__ = [
     "Replay",
     "Verdict",
     "decide",
+    "gold_choice",
     "judge_run",
     "replay",
     "replay_as_json",

@@ -141,6 +141,8 @@ def _fine_tune(
         else:
             keep_step = _judged(judging, trainer, watcher, interrupts)
             best_dir, lines = restore_best(trainer, watcher, prepared, keep_step)
+            if judging is not None and watcher.run is not None:
+                lines += judging.disagreement(watcher.run)
             watcher.conclude(trainer.state)
     status = Status.STOPPED if watcher.stopped_by_decision or interrupts.signal_name else Status.FINISHED
     verdict = None if recorder is None else judge_run(recorder.run(), watcher.policy)

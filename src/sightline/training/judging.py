@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from sightline.decisions import gold_choice
 from sightline.errors import SightlineError
 from sightline.evaluation import evaluate
 from sightline.gold.answers import AnswerFile
@@ -71,8 +72,8 @@ class Judging:
         if recipe.keep_by == "gold":
             split(gold)
         overlap = find_overlap(gold.examples, (e.prompt_text for e in prepared.train_rows.examples))
-        found = overlap_finding(overlap, len(gold))
-        gold = replace(gold, findings=(*gold.findings, *([] if found is None else [found])))
+        seen = overlap_finding(overlap, len(gold))
+        gold = gold if seen is None else replace(gold, findings=(*gold.findings, seen))
         asked = Asked(
             general_texts=general_texts(recipe.forgetting),
             template=template_named(recipe.chat_template),
@@ -88,6 +89,8 @@ class Judging:
         SightlineError
             If it cannot be asked, or there is nothing to score.
         """
+        for finding in self.gold.findings:
+            self.found(finding)
         self.display.notice(f"asking the base model {len(self.gold):,} gold prompts", Severity.INFO)
         scores = ask_base(self.gold, self._models(), evaluate, self.asked, answers=self._answers(), watcher=self)
         told = ", ".join(f"{s.metric} {value_text(s.metric, s.value)} on {s.n:,} rows" for s in scores)
@@ -121,6 +124,16 @@ class Judging:
                 f"{self.prepared.recipe.output_dir}` does it"
             )
             return None
+
+    def disagreement(self, run: Run) -> list[str]:
+        """Say, in one line or none, that ``best/`` is by the loss and the gold set speaks for another checkpoint."""
+        choice = gold_choice(run)
+        if choice is None or self.asked.keep_by_gold:
+            return []
+        return [
+            f"best/ holds the lowest validation loss ({choice.by_loss}); the gold set speaks for {choice.checkpoint}: with "
+            "keep_by: gold a part of its rows chooses and the others are reported"
+        ]
 
     def asked_with(self, base_loss: float | None) -> Asked:
         """Return what to ask, with the base model's validation loss."""
