@@ -102,6 +102,30 @@ def test_another_metric_needs_no_new_answers(tiny_models, tmp_path):
     assert {total for _, what, total in heard.begun if what == "answers"} == {0}
 
 
+def test_only_the_chosen_checkpoint_is_asked_the_rows_that_are_reported(tiny_models, tmp_path):
+    """The others are asked those that choose, and the judgement is the one of asking everything."""
+    candidates = [adapter(tiny_models, 10), adapter(tiny_models, 150)]
+    models, path = Models(str(tiny_models.base)), tmp_path / "gold.jsonl"
+    asked = Asked(general_texts=TEXTS, keep_by_gold=True)
+    judgement = judge_models(gold(), models, candidates, evaluate, asked, answers=AnswerFile(path))
+    assert judgement.choice is not None
+    aside = judgement.choice.choosing_rows
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    counted = {
+        name: sum(line["model"] == name for line in lines) for name in ("base", "checkpoint-10", "checkpoint-150")
+    }
+    assert counted == {"base": 40, "checkpoint-10": aside, "checkpoint-150": 40}
+    assert all("exact_match" in line["scores"] for line in lines)
+    assert judgement.n == 40 - aside
+    assert [p.checkpoint for p in judgement.by_step] == ["base", "checkpoint-10", "checkpoint-150"]
+    assert [f.checkpoint for f in judgement.forgetting] == ["checkpoint-150"]
+    told = [finding.message for finding in judgement.findings]
+    assert len(told) == len(set(told))
+    everything = judge_models(gold(), models, candidates, evaluate, Asked(general_texts=TEXTS))
+    whole, part = everything.by_step[-1].score, judgement.comparisons[0].tuned.value
+    assert abs(whole - part) < 0.2
+
+
 def test_metrics_of_likelihood(tiny_models):
     """Choices and right answers are scored exactly, without a single answer."""
     candidate = Candidate(tiny_models.whole, "whole")

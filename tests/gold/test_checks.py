@@ -102,10 +102,7 @@ def test_size_is_told_before_anything_runs():
 def test_every_finding_has_its_section():
     """Each kind that the code may give is explained on the page."""
     code = "".join(path.read_text() for path in Path("src/sightline").glob("*/*.py"))
-    kinds = set(re.findall(r'"(gold_[a-z_]+)"', code)) - {
-        "gold_rows",
-        "gold_set",
-        "gold_score",
-    }  # names of other things
+    kinds = set(re.findall(r'Finding\(\s*"(gold_[a-z_]+)"', code))
+    assert len(kinds) > 10
     page = Path("docs/judge.md").read_text()
     assert {kind for kind in kinds if f"`{kind}`" not in page} == set()

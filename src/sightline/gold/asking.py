@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from sightline.errors import ModelError, UsageError
 from sightline.gold.answers import AnswerFile, answer_keys, answer_line
 from sightline.gold.checks import answer_findings, prompt_findings, reference_findings, size_finding
+from sightline.gold.choosing import split
 from sightline.gold.generation import (
     Backend,
     Progress,
@@ -22,7 +23,7 @@ from sightline.gold.generation import (
     longest_answer,
 )
 from sightline.gold.goldset import GoldSet
-from sightline.gold.judge import judge
+from sightline.gold.judge import choose_among, judge
 from sightline.gold.measuring import Outputs, choice_rows, measure, target_rows, text_rows
 from sightline.gold.metric_choice import ChosenMetric, choose_metrics
 from sightline.gold.models import (
@@ -37,6 +38,9 @@ from sightline.gold.models import (
 from sightline.gold.tokens import Template, end_ids, prompt_ids
 from sightline.runs import ExampleLosses, Finding, Severity
 from sightline.runs.gold import GoldScore, Judgement, Prediction
+
+NOT_ASKED = Prediction("", 0, ended=False)
+"""Stands for an answer that nobody asked for: a row to be reported, under a checkpoint that was not chosen."""
 
 Evaluate = Callable[[Any, Sequence[Any]], ExampleLosses]
 """Exact losses of rows of (input_ids, labels) under a model: ``sightline.evaluation.evaluate``."""
@@ -132,12 +136,19 @@ def judge_models(
         if asked.backend == "vllm" and "prediction" in asking.needs:
             asking.ask_vllm(candidates)
         base, base_logits = asking.ask(models.base_model(), None)
+        aside = split(gold)[0] if asked.keep_by_gold else None
+        if not set(aside or ()) & set(chosen[0].rows):
+            aside = None  # none of them is scored by the metric that chooses: every row is asked
         tuned = []
         for candidate in candidates:
-            outputs, logits = asking.ask(models.tuned_model(candidate), candidate)
+            outputs, logits = asking.ask(models.tuned_model(candidate), candidate, aside)
             if (finding := unchanged_finding(candidate, base_logits, logits)) is not None:
                 asking.tell(finding)
             tuned.append((candidate, outputs))
+        if aside is not None:  # only the chosen one is asked the rows that are reported
+            at = candidates.index(choose_among(gold, chosen[0], tuned, aside, asked.alpha))
+            outputs, _ = asking.ask(models.tuned_model(candidates[at]), candidates[at])
+            tuned[at] = (candidates[at], outputs)
     judgement = judge(
         gold,
         chosen,
@@ -283,24 +294,29 @@ class _Asking:
             self._answers_of(engine, self.models.tokenizer(candidate), self.models.digest(candidate), name)
         engine.close()
 
-    def ask(self, opened: AbstractContextManager[Loaded], candidate: Candidate | None) -> tuple[Outputs, Any]:
-        """Ask a model for everything; return it with the logits after the first prompts. No model outlives the call."""
-        with opened as loaded:
-            return self._ask(loaded, candidate)
+    def ask(
+        self, opened: AbstractContextManager[Loaded], candidate: Candidate | None, rows: Sequence[int] | None = None
+    ) -> tuple[Outputs, Any]:
+        """Ask a model for everything; return it with the logits after the first prompts. No model outlives the call.
 
-    def _ask(self, loaded: Loaded, candidate: Candidate | None) -> tuple[Outputs, Any]:
+        With ``rows`` only those are answered, the others are ``NOT_ASKED``, and the general text is left out.
+        """
+        with opened as loaded:
+            return self._ask(loaded, candidate, rows)
+
+    def _ask(self, loaded: Loaded, candidate: Candidate | None, rows: Sequence[int] | None) -> tuple[Outputs, Any]:
         name = "base" if candidate is None else candidate.name
         examples, tokenizer, template = self.gold.examples, loaded.tokenizer, self.asked.template
         logits = first_logits(loaded, self._first_prompts(loaded))
-        predictions = self._predictions(loaded, candidate, name) if "prediction" in self.needs else ()
+        predictions = self._predictions(loaded, candidate, name, rows) if "prediction" in self.needs else ()
         choices = targets = general = None
         if "choices" in self.needs:
             choices = self._losses(loaded, name, "choices", choice_rows(examples, tokenizer, template))
         if "target" in self.needs:
             targets = self._losses(loaded, name, "right answers", target_rows(examples, tokenizer, template))
-        if self.asked.general_texts and self.models.same_tokenizer:
-            rows = text_rows(self.asked.general_texts, tokenizer, loaded.context)
-            general = self._losses(loaded, name, "general text", rows) if rows else None
+        if self.asked.general_texts and self.models.same_tokenizer and rows is None:
+            texts = text_rows(self.asked.general_texts, tokenizer, loaded.context)
+            general = self._losses(loaded, name, "general text", texts) if texts else None
         return Outputs(predictions, choices, targets, general), logits
 
     def lines(self, asked: Sequence[tuple[Candidate | None, Outputs]]) -> Iterator[dict[str, Any]]:
@@ -312,11 +328,14 @@ class _Asking:
             scores: list[dict[str, float]] = [{} for _ in self.gold.examples]
             for one in self.chosen:
                 if one.metric.needs == "prediction":
-                    by_row = measure(one, self.gold.examples, outputs).by_row.tolist()
-                    for i, score in zip(one.rows, by_row, strict=True):
+                    answered = replace(one, rows=tuple(i for i in one.rows if outputs.predictions[i] is not NOT_ASKED))
+                    by_row = measure(answered, self.gold.examples, outputs).by_row.tolist() if answered.rows else []
+                    for i, score in zip(answered.rows, by_row, strict=True):
                         scores[i][one.metric.name] = score
             keys = self.keys[name]
             for example, prediction, own in zip(self.gold.examples, outputs.predictions, scores, strict=True):
+                if prediction is NOT_ASKED:
+                    continue
                 yield answer_line(name, keys[example.id], example, prediction, own)
 
     def _first_prompts(self, loaded: Loaded) -> list[list[int]]:
@@ -324,21 +343,29 @@ class _Asking:
         prompts = [prompt_ids(e, loaded.tokenizer, self.asked.template) for e in few]
         return [cut_prompt(prompt, loaded.context, 1) or [0] for prompt in prompts]
 
-    def _predictions(self, loaded: Loaded, candidate: Candidate | None, name: str) -> Sequence[Prediction]:
+    def _predictions(
+        self, loaded: Loaded, candidate: Candidate | None, name: str, rows: Sequence[int] | None
+    ) -> Sequence[Prediction]:
         backend = TransformersBackend(loaded.model, loaded.tokenizer, width=self.asked.width)
-        predictions = self._answers_of(backend, loaded.tokenizer, loaded.digest, name)
+        predictions = self._answers_of(backend, loaded.tokenizer, loaded.digest, name, rows)
+        if rows is not None:
+            some = dict(zip(rows, predictions, strict=True))
+            return [some.get(i, NOT_ASKED) for i in range(len(self.gold))]
         is_base = candidate is None
         for finding in answer_findings(name, self.gold.examples, predictions, self.settings, is_base=is_base):
             self.tell(finding)
         return predictions
 
-    def _answers_of(self, backend: Backend, tokenizer: Any, digest: str, name: str) -> Sequence[Prediction]:
+    def _answers_of(
+        self, backend: Backend, tokenizer: Any, digest: str, name: str, rows: Sequence[int] | None = None
+    ) -> Sequence[Prediction]:
         """Ask for the answers that are not there yet."""
-        examples = self.gold.examples
-        keys = self.keys[name] = answer_keys(examples, digest, self.settings, self.asked.template)
+        everything = self.gold.examples
+        keys = self.keys[name] = answer_keys(everything, digest, self.settings, self.asked.template)
         known = self.answers.known(keys)
+        examples = everything if rows is None else [everything[i] for i in rows]
         if self.watcher is not None:
-            self.watcher.begins(name, "answers", len(examples) - len(known))
+            self.watcher.begins(name, "answers", sum(e.id not in known for e in examples))
         return answer_all(
             backend,
             tokenizer,

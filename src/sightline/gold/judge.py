@@ -114,6 +114,17 @@ def judge(
     )
 
 
+def choose_among(
+    gold: GoldSet, first: ChosenMetric, tuned: Sequence[tuple[Candidate, Outputs]], aside: Sequence[int], alpha: float
+) -> Candidate:
+    """Return the checkpoint that the rows set aside choose, by the first metric."""
+    one = _only(first, set(aside))
+    one = one if one.rows else first
+    candidates = [candidate for candidate, _ in tuned]
+    choice = choose(candidates, [measure(one, gold.examples, o) for _, o in tuned], one.metric, alpha=alpha)
+    return next(c for c in candidates if c.name == choice.checkpoint)
+
+
 def judge_pair(
     examples: GoldSet | Sequence[GoldExample],
     generate_base: Generate,
