@@ -60,7 +60,7 @@ def header_of_101_megabytes(folder: Path) -> None:
 
 @case
 def header_of_99_megabytes(folder: Path) -> None:
-    weights_file(folder, file_of(b"{" + b" " * 98_999_998 + b"}"))
+    weights_file(folder, struct.pack("<Q", 99_000_000) + b"{", 99_000_008)
 
 
 header_case("header_is_no_json", b"{not json}")
