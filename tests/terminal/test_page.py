@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from sightline.decisions import verdict_as_json
-from sightline.runs import Status
+from sightline.runs import Finding, Severity, Status
 from sightline.terminal.page import verdict_page
 from sightline.terminal.table import by_usefulness, runs_table
 from sightline.terminal.text import ASCII
@@ -127,3 +127,12 @@ def test_the_reason_of_the_end_is_said_once():
 
     assert page(why).count(why) == 1 and "stopped early" in page(why)
     assert "stopped: the disk was full" in page("the disk was full")
+
+
+def test_a_rising_loss_with_a_rising_score_is_not_said_to_have_settled():
+    """Where the score decides, the sentence under the phase says what the chart shows."""
+    verdict = verdicts.healthy()
+    found = Finding("score_disagrees", Severity.WARNING, "the score decides", 900, 1000)
+    told = replace(verdict, diagnosis=replace(verdict.diagnosis, findings=(found,)))
+    text = " ".join(line.plain for line in verdict_page(told, width=100))
+    assert "has risen, and yet more answers are right" in text and "has settled." not in text

@@ -60,7 +60,7 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
     if diagnosis.phase is Phase.DIVERGED:
         return Action.STOP, f"the training broke: {diagnosis.findings[0].message}" if diagnosis.findings else "it broke"
     if _finding(diagnosis, "score_disagrees") is not None:
-        return Action.CONTINUE, "the task score still rises although the validation loss does too"
+        return Action.CONTINUE, "the task score has risen with the validation loss, and the score decides"
     if forecast is None or best is None:
         return Action.CONTINUE, "too little is known to stop"
     if forecast.warming_up:

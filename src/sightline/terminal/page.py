@@ -15,7 +15,6 @@ from sightline.terminal.layout import columns, fit, for_terminal, words_width, w
 from sightline.terminal.text import UNICODE, Glyphs, number_text, printable, short_number
 from sightline.terminal.words import (
     FORMAT_NAMES,
-    PHASE_SENTENCES,
     PHASE_STYLES,
     SEVERITY_WORDS,
     action_words,
@@ -23,6 +22,7 @@ from sightline.terminal.words import (
     keep_line,
     last_sentence,
     phase_line,
+    phase_sentence,
     status_words,
     unit,
     value_near,
@@ -116,7 +116,7 @@ def _verdict(verdict: Verdict, width: int) -> Iterator[Text]:
     """Say the phase, what it means, which checkpoint to keep and why."""
     phase = verdict.diagnosis.phase
     yield from wrap(phase_line(verdict), width, style=f"bold {PHASE_STYLES[phase]}")
-    yield from wrap(PHASE_SENTENCES[phase], width)
+    yield from wrap(phase_sentence(verdict.diagnosis), width)
     keep = keep_line(verdict)
     if keep is not None:
         yield from wrap(keep, width, first="→ Keep ", rest="  ", style="bold")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sightline.decisions import Verdict
-from sightline.runs import Action, Curve, Phase, Run, Severity, Status
+from sightline.runs import Action, Curve, Diagnosis, Phase, Run, Severity, Status
 from sightline.terminal.text import number_text, percent, printable, steps_text
 
 PHASE_TITLES: dict[Phase, str] = {
@@ -14,7 +14,7 @@ PHASE_TITLES: dict[Phase, str] = {
     Phase.UNDECIDED: "UNDECIDED (too little to go by)",
 }
 
-PHASE_SENTENCES: dict[Phase, str] = {
+_PHASE_SENTENCES: dict[Phase, str] = {
     Phase.UNDERFITTING: "The loss was still falling when last seen: stopping here would throw learning away.",
     Phase.HEALTHY: "What the model learns also holds on rows it never saw: the validation loss falls or has settled.",
     Phase.OVERFITTING: "The model learns its training rows by heart and gets worse on rows it never saw: the "
@@ -22,6 +22,10 @@ PHASE_SENTENCES: dict[Phase, str] = {
     Phase.DIVERGED: "The training loss blew up or is no number any more: what was learnt after that is lost.",
     Phase.UNDECIDED: "The log does not hold enough to say how the run went.",
 }
+
+_SCORE_DISAGREES = (
+    "The validation loss has risen, and yet more answers are right: the model grows too sure of the ones it gets wrong."
+)
 
 PHASE_STYLES: dict[Phase, str] = {
     Phase.UNDERFITTING: "cyan",
@@ -60,6 +64,13 @@ def phase_line(verdict: Verdict, *, short: bool = False) -> str:
         if diagnosis.onset.low < diagnosis.onset.high:
             title += f" (between {diagnosis.onset.low} and {diagnosis.onset.high})"
     return title if diagnosis.confidence is None else f"{title}, {percent(diagnosis.confidence)} sure"
+
+
+def phase_sentence(diagnosis: Diagnosis) -> str:
+    """Return what the phase means, for someone who does not know the word."""
+    if any(finding.kind == "score_disagrees" for finding in diagnosis.findings):
+        return _SCORE_DISAGREES
+    return _PHASE_SENTENCES[diagnosis.phase]
 
 
 def keep_line(verdict: Verdict) -> str | None:
