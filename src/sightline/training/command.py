@@ -235,6 +235,7 @@ def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: In
         run_id="" if watcher.recorder is None else watcher.recorder.id,
         steps_per_epoch=prepared.cadence.steps_per_epoch,
         tell=watcher.warn,
+        note=watcher.tell_facts,
     )
     trainer.add_callback(trainer.continuation)
     if eval_rows is not None and not prepared.cadence.fixed_evaluation:

@@ -68,13 +68,24 @@ class Continuation(TrainerCallback):  # type: ignore[misc]
         As the Trainer counts them.
     tell : callable
         Told in one sentence when the rows come in another order than before.
+    note : callable
+        Puts a fact into the journal: at each save, the hash of the order of rows.
     """
 
-    def __init__(self, trainer: Any, *, run_id: str, steps_per_epoch: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        *,
+        run_id: str,
+        steps_per_epoch: int,
+        tell: Callable[[str], None],
+        note: Callable[[Mapping[str, Any]], None],
+    ) -> None:
         self.trainer = trainer
         self.run_id = run_id
         self.steps_per_epoch = steps_per_epoch
         self.tell = tell
+        self.note = note
         self.resumed_from: Path | None = None
         """The checkpoint that training goes on from, known before it begins."""
 
@@ -96,6 +107,8 @@ class Continuation(TrainerCallback):  # type: ignore[misc]
         }
         path = checkpoint / state_file(self.trainer.args.process_index)
         path.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        if order is not None:
+            self.note({"row_order": {"step": self.trainer.state.global_step, **asdict(order)}})
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
