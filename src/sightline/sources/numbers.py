@@ -64,7 +64,9 @@ def as_array(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.boo
     if kinds <= {float, int}:
         numbers = np.array(values, dtype=np.float64)
         if numbers.size and (numbers.max() >= INFINITY or numbers.min() <= -INFINITY):
-            numbers = np.array([_restored(value) for value in numbers.tolist()], dtype=np.float64)
+            numbers[numbers == NAN] = np.nan
+            numbers[numbers == INFINITY] = np.inf
+            numbers[numbers == -INFINITY] = -np.inf
         return numbers, None
     if kinds == {str} and (plain := _plain_texts(values)) is not None:
         return plain, None
