@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_BENCHMARKS = {"run_all", "rules"}
-"""Modules that benchmarks share."""
+NOT_BENCHMARKS = {"run_all", "rules", "verdict_pictures"}
+"""Modules that benchmarks share, and what draws their numbers."""
 
 
 def names() -> list[str]:

@@ -1,6 +1,6 @@
 """Obeyed live on other people's runs: what each stopping rule keeps, and what it spends.
 
-    python benchmarks/verdict_real.py [--json FILE] [--picture FILE] [--all-rules]
+    python benchmarks/verdict_real.py [--json FILE] [--folder FOLDER]
 
 For every run with ten or more evaluations, each rule sees the evaluations one by one. Regret is the validation loss of
 the checkpoint kept when the rule stops, less the lowest of the whole run, as a share of that; spent is the step stopped
@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +26,13 @@ import itertools
 from _real_runs import RealRun, folder_of_runs, real_runs
 from rules import Rule, rules
 from sightline.decisions import Policy, decide
-from sightline.diagnosis import diagnose
+from sightline.diagnosis import diagnose, horizon
 from sightline.runs import Action, Diagnosis, Phase
 
 MOST_REGRET, EXTRA_SPENT = 0.005, 0.08
 """Targets: mean regret, and share of the run spent beyond a stop at the best evaluation."""
+ENDS = (1.5, 2.0, 3.0)
+"""Values of the one constant of the method itself: where the end of a run is when nothing tells."""
 CHANCES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
 
@@ -81,11 +84,16 @@ def foresight(real: RealRun) -> Outcome:
     return Outcome(0.0, float(real.evaluated.steps[int(np.argmin(real.evaluated.values))] / real.evaluated.steps[-1]))
 
 
-def judge_all(runs: Sequence[RealRun]) -> list[Judged]:
+def judge_all(runs: Sequence[RealRun], unknown_end: float = horizon.UNKNOWN_END) -> list[Judged]:
     """Diagnose every prefix of every run."""
-    return [
-        Judged(real, tuple(diagnose(real.run.until(step)) for step in real.evaluated.steps.tolist())) for real in runs
-    ]
+    usual, horizon.UNKNOWN_END = horizon.UNKNOWN_END, unknown_end
+    try:
+        return [
+            Judged(real, tuple(diagnose(real.run.until(step)) for step in real.evaluated.steps.tolist()))
+            for real in runs
+        ]
+    finally:
+        horizon.UNKNOWN_END = usual
 
 
 def mean(outcomes: Sequence[Outcome]) -> Outcome:
@@ -93,25 +101,33 @@ def mean(outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(float(np.mean([o.regret for o in outcomes])), float(np.mean([o.spent for o in outcomes])))
 
 
-def cross_validated(judged: Sequence[Judged]) -> tuple[Outcome, dict[str, float]]:
-    """Choose ``worthwhile_chance`` on the runs of all other repositories, and obey it on those of each.
+def cross_validated(table: Mapping[float, Sequence[Outcome]], owners: Sequence[str]) -> tuple[Outcome, Counter[float]]:
+    """Choose a constant on the runs of all other repositories, and use it on those of each.
+
+    Parameters
+    ----------
+    table : mapping
+        What each value of the constant gives on each run.
+    owners : sequence of str
+        Repository of each run.
 
     Returns
     -------
     Outcome
-        Mean over all runs, each judged with a chance chosen without its repository.
-    chosen : dict
-        The chance chosen for each repository.
+        Mean over all runs, each judged with a value chosen without its repository: of those whose mean regret on the
+        others is within the target, the one that spends least.
+    Counter
+        For how many repositories each value was chosen.
     """
-    table = {c: [one.obey(Policy(worthwhile_chance=c)) for one in judged] for c in CHANCES}
-    owners = [one.real.repository for one in judged]
     outcomes: list[Outcome] = []
-    chosen: dict[str, float] = {}
+    chosen: Counter[float] = Counter()
     for owner in sorted(set(owners)):
         others = [i for i, name in enumerate(owners) if name != owner]
-        allowed = [c for c in CHANCES if mean([table[c][i] for i in others]).regret <= MOST_REGRET] or [CHANCES[0]]
-        chosen[owner] = min(allowed, key=lambda c: mean([table[c][i] for i in others]).spent)
-        outcomes += [table[chosen[owner]][i] for i, name in enumerate(owners) if name == owner]
+        means = {value: mean([found[i] for i in others]) for value, found in table.items()}
+        allowed = [value for value in means if means[value].regret <= MOST_REGRET] or list(means)
+        best = min(allowed, key=lambda value: means[value].spent)
+        chosen[best] += 1
+        outcomes += [table[best][i] for i, name in enumerate(owners) if name == owner]
     return mean(outcomes), chosen
 
 
@@ -183,7 +199,6 @@ def main() -> int:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--picture", type=Path, help="draw the frontier of regret and share spent")
     parser.add_argument("--folder", type=Path, default=folder_of_runs())
     options = parser.parse_args()
     if not options.folder.is_dir():
@@ -195,18 +210,20 @@ def main() -> int:
     results = {name: mean([obey_rule(real, rule) for real in runs]) for name, rule in rules().items()}
     perfect = mean([foresight(real) for real in runs])
     judged = judge_all(runs)
-    sightline = {c: mean([one.obey(Policy(worthwhile_chance=c)) for one in judged]) for c in CHANCES}
-    default = mean([one.obey(Policy()) for one in judged])
-    validated, chosen = cross_validated(judged)
-    _print_table(results, sightline, default, validated, perfect)
-    chances = ", ".join(f"{c:g} for {list(chosen.values()).count(c)}" for c in sorted(set(chosen.values())))
-    print(f"\nchances chosen without a repository, for how many: {chances}")
+    by_chance = {c: [one.obey(Policy(worthwhile_chance=c)) for one in judged] for c in CHANCES}
+    obeyed = [one.obey(Policy()) for one in judged]
+    sightline, default = {c: mean(found) for c, found in by_chance.items()}, mean(obeyed)
+    _print_table(results, sightline, default, perfect)
+    print(f"of the default's regrets, each capped at 100 %: mean {np.mean([min(o.regret, 1.0) for o in obeyed]):.3%}")
+    by_end = {end: obeyed if end == horizon.UNKNOWN_END else _obey_all(judge_all(runs, end)) for end in ENDS}
+    validated = {
+        "worthwhile_chance": _print_validated("worthwhile_chance", by_chance, runs),
+        "horizon.UNKNOWN_END": _print_validated("horizon.UNKNOWN_END", by_end, runs),
+    }
     forecasts, confidences = forecast_calibration(judged), confidence_calibration(judged)
     _print_calibration("chance of a better checkpoint", forecasts)
     for phase, rows in confidences.items():
         _print_calibration(f"confidence in {phase}", rows)
-    if options.picture:
-        draw(options.picture, results, sightline, default, perfect)
     if options.json:
         options.json.write_text(
             json.dumps(
@@ -215,7 +232,7 @@ def main() -> int:
                     "repositories": len(owners),
                     "perfect_foresight": [perfect.regret, perfect.spent],
                     "sightline": [default.regret, default.spent],
-                    "sightline_cross_validated": [validated.regret, validated.spent],
+                    "cross_validated": {name: [o.regret, o.spent] for name, o in validated.items()},
                     "sightline_by_chance": {f"{c:g}": [o.regret, o.spent] for c, o in sightline.items()},
                     "rules": {name: [o.regret, o.spent] for name, o in results.items()},
                     "forecast_calibration": forecasts,
@@ -231,13 +248,12 @@ def _print_table(
     results: dict[str, Outcome],
     sightline: dict[float, Outcome],
     default: Outcome,
-    validated: Outcome,
     perfect: Outcome,
 ) -> None:
     limit = perfect.spent + EXTRA_SPENT
     print(f"{'rule':36s} {'mean regret':>12s} {'spent':>7s}")
     rows = [*results.items(), *((f"Sightline, chance {c:g}", o) for c, o in sightline.items())]
-    rows += [("Sightline, default", default), ("Sightline, cross-validated", validated), ("perfect foresight", perfect)]
+    rows += [("Sightline, default", default), ("perfect foresight", perfect)]
     for name, found in rows:
         better = found.regret <= default.regret and found.spent <= default.spent
         mark = "  better on both" if better and name in results else ""
@@ -246,48 +262,25 @@ def _print_table(
     print(f"\ntarget: regret <= {MOST_REGRET:.1%} at <= {limit:.3f} spent: {verdict}")
 
 
+def _obey_all(judged: Sequence[Judged]) -> list[Outcome]:
+    return [one.obey(Policy()) for one in judged]
+
+
+def _print_validated(name: str, table: Mapping[float, Sequence[Outcome]], runs: Sequence[RealRun]) -> Outcome:
+    """Print what each value gives on all runs, and what choosing it without each repository gives."""
+    print(f"\n{name}: regret, spent")
+    for value, found in table.items():
+        print(f"  {value:<6g} {mean(found).regret:9.3%} {mean(found).spent:6.3f}")
+    validated, chosen = cross_validated(table, [real.repository for real in runs])
+    counts = ", ".join(f"{value:g} for {count}" for value, count in sorted(chosen.items()))
+    print(f"  chosen without each repository: {validated.regret:.3%} {validated.spent:.3f} ({counts})")
+    return validated
+
+
 def _print_calibration(title: str, rows: Sequence[tuple[float, float, float]]) -> None:
     print(f"\n{title}: said, came true, runs' worth of evaluations")
     for said, came, weight in rows:
         print(f"  {said:6.1%} {came:7.1%} {weight:6.1f}")
-
-
-def draw(
-    path: Path, results: dict[str, Outcome], sightline: dict[float, Outcome], default: Outcome, perfect: Outcome
-) -> None:
-    """Draw regret against the share spent, rules as points and Sightline as a line over its one setting."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5))
-    floor = 1e-4
-    for name, found in results.items():
-        if found.regret > 1.5:
-            continue
-        axes.plot(found.spent, max(found.regret, floor), "o", color="0.6", markersize=4)
-        axes.annotate(
-            name,
-            (found.spent, max(found.regret, floor)),
-            fontsize=5,
-            color="0.4",
-            xytext=(3, 2),
-            textcoords="offset points",
-        )
-    spent = [found.spent for found in sightline.values()]
-    regret = [max(found.regret, floor) for found in sightline.values()]
-    axes.plot(spent, regret, "-", color="tab:blue", label="Sightline, worthwhile_chance 0.01 to 0.3")
-    axes.plot(default.spent, max(default.regret, floor), "D", color="tab:blue", label="Sightline, default")
-    axes.axvline(perfect.spent, color="tab:green", linestyle=":", label="a stop at the best evaluation")
-    axes.fill_between(
-        [perfect.spent, perfect.spent + EXTRA_SPENT], floor, MOST_REGRET, color="tab:green", alpha=0.15, label="target"
-    )
-    axes.set(yscale="log", xlabel="share of the run spent", ylabel="mean relative regret", ylim=(floor, 2.0))
-    axes.legend(fontsize=7, loc="upper right")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

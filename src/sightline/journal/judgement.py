@@ -15,7 +15,7 @@ from sightline.journal.values import (
     to_json_number,
     whole_number,
 )
-from sightline.runs import Action, Best, Decision, Diagnosis, Finding, Onset, Phase, Severity
+from sightline.runs import Action, Best, Decision, Diagnosis, Finding, Forecast, Onset, Phase, Severity
 
 
 def finding_as_json(finding: Finding) -> dict[str, Any]:
@@ -67,6 +67,30 @@ def decision_of(payload: Mapping[str, Any]) -> Decision:
     )
 
 
+def forecast_as_json(forecast: Forecast) -> dict[str, Any]:
+    """Return a forecast as the journal holds it."""
+    return {
+        "chance": to_json_number(forecast.chance),
+        "expected_gain": to_json_number(forecast.expected_gain),
+        "near_chance": to_json_number(forecast.near_chance),
+        "band": to_json_number(forecast.band),
+        "planned_end": forecast.planned_end,
+        "warming_up": forecast.warming_up,
+    }
+
+
+def forecast_of(payload: Mapping[str, Any]) -> Forecast:
+    """Return the forecast that ``forecast_as_json`` wrote."""
+    return Forecast(
+        chance=from_json_number(payload["chance"]),
+        expected_gain=from_json_number(payload["expected_gain"]),
+        near_chance=from_json_number(payload["near_chance"]),
+        band=from_json_number(payload["band"]),
+        planned_end=optional_whole_number(payload["planned_end"]),
+        warming_up=payload["warming_up"] is True,
+    )
+
+
 def diagnosis_as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Return a diagnosis as the journal holds it."""
     onset, best = diagnosis.onset, diagnosis.best
@@ -83,6 +107,8 @@ def diagnosis_as_json(diagnosis: Diagnosis) -> dict[str, Any]:
             "equivalent_steps": list(best.equivalent_steps),
         },
         "wasted_fraction": to_json_number(diagnosis.wasted_fraction),
+        **({} if diagnosis.noise is None else {"noise": to_json_number(diagnosis.noise)}),
+        **({} if diagnosis.forecast is None else {"forecast": forecast_as_json(diagnosis.forecast)}),
     }
 
 
@@ -104,4 +130,6 @@ def diagnosis_of(payload: Mapping[str, Any]) -> Diagnosis:
             tuple(whole_number(step) for step in best["equivalent_steps"]),
         ),
         wasted_fraction=optional_number(payload["wasted_fraction"]),
+        forecast=None if payload.get("forecast") is None else forecast_of(mapping(payload["forecast"])),
+        noise=optional_number(payload.get("noise")),  # absent, as the forecast, where too little is known
     )
