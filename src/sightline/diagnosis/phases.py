@@ -21,6 +21,8 @@ from sightline.runs import Best, Curve, Diagnosis, Finding, Forecast, Phase, Sev
 
 PRIOR_ODDS = 1.0 / 3.0
 """Odds of a rise before anything was seen: one run in four overfits; a guess, and a mild one."""
+FEW_LINES = 48
+"""Training losses below which the noise around the best step is told from those around it, else from all."""
 SURE_ENOUGH = 0.5
 """A phase less likely than this is not named."""
 
@@ -141,7 +143,8 @@ def training_direction(curve: Curve, step: int) -> str | None:
     if after.size < 2 or not before.size:
         return None
     then, now = float(np.median(before)), float(np.median(after[-size:]))
-    around = np.concatenate((before, after))[-1024:]  # not the steep start, which bends more than noise does
+    few = len(curve) < FEW_LINES  # then the steep start, which bends more than noise does, would pass for noise
+    around = np.concatenate((before, after)) if few else curve.values[-1024:]
     error = 1.25 * rough_noise(around) * math.sqrt(1.0 / before.size + 1.0 / size)
     least = max(3.0 * error, 0.02 * abs(then))
     return "rises" if now - then > least else "falls" if then - now > least else "flat"
