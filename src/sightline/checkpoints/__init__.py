@@ -1,6 +1,6 @@
 """What is in a checkpoint folder, read from names, headers and small JSON files; nothing is unpickled."""
 
-from sightline.checkpoints.discover import find_checkpoints, newest_complete
+from sightline.checkpoints.discover import find_checkpoints
 from sightline.checkpoints.manifest import MANIFEST, Manifest, damaged_files, read_manifest, write_manifest
 from sightline.checkpoints.parts import Parts, read_parts
 from sightline.checkpoints.problem import Problem
@@ -14,7 +14,6 @@ __all__ = [
     "Verification",
     "damaged_files",
     "find_checkpoints",
-    "newest_complete",
     "read_manifest",
     "read_parts",
     "verify",
