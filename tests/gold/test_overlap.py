@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from sightline.gold.overlap import find_overlap, overlap_finding
+from sightline.gold.overlap import Overlap, find_overlap, overlap_finding
+from sightline.runs import Severity
 from sightline.runs.gold import GoldExample
 
 WORDS = [f"word{i}" for i in range(3000)]
@@ -54,3 +55,12 @@ def test_finding_counts_rows():
     assert finding is not None
     assert finding.message.startswith("1 of 2 gold prompts stands in the training data (1 word for word)")
     assert overlap_finding(find_overlap(gold, ["four"]), 2) is None
+
+
+def test_a_few_rows_that_are_only_near_are_a_note():
+    """One word for word, or more than one in a hundred, is a warning."""
+    few, many = Overlap((), ("a",), 9), Overlap((), ("a", "b"), 9)
+    assert overlap_finding(few, 150).severity is Severity.INFO
+    assert overlap_finding(many, 150).severity is Severity.WARNING
+    assert overlap_finding(Overlap(("a",), (), 9), 1000).severity is Severity.WARNING
+    assert overlap_finding(Overlap((), (), 9), 10) is None

@@ -16,6 +16,8 @@ NEAR_SHARE = 0.7
 """A prompt is nearly a training text when so many of its n-grams stand in one (PaLM: 0.7)."""
 TEMPLATE_SHARE = 0.02
 """N-grams in more than this share of the gold prompts belong to their template."""
+FEW_SHARE = 0.01
+"""So small a share of rows that are only nearly in the training data moves no answer: a note, no warning."""
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -105,7 +107,8 @@ def overlap_finding(overlap: Overlap, n: int) -> Finding | None:
         "take them out of one of the two, or judge without them (--leave-out-seen)"
     )
     evidence = {"rows": seen, "equal": len(overlap.equal), "near": len(overlap.near), "n": n}
-    return Finding("gold_overlap", Severity.WARNING, message, evidence=evidence)
+    severity = Severity.WARNING if overlap.equal or seen > FEW_SHARE * n else Severity.INFO
+    return Finding("gold_overlap", severity, message, evidence=evidence)
 
 
 def _own_ngrams(words: Sequence[Sequence[str]]) -> list[set[tuple[str, ...]]]:
