@@ -38,6 +38,7 @@ CASES = {
     "grouped rows, epoch 2, inside a logging window": (
         {"train_sampling_strategy": "group_by_length", "logging_steps": 4}, 13
     ),
+    "at a step that was to be evaluated": ({}, 5),
     "epoch 1, inside a logging window": ({"logging_steps": 5}, 7),
     "accumulation, all weights": ({"gradient_accumulation_steps": 3, "per_device_train_batch_size": 4} | WITHOUT_LORA, 9),
     "random order in epoch 2, a worker": ({"dataloader_num_workers": 1}, 12),

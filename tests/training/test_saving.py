@@ -11,10 +11,12 @@ import pytest
 from sightline.checkpoints import MANIFEST, verify
 from sightline.checkpoints.removal import remove_whole
 from sightline.errors import CheckpointError
-from sightline.journal import reader
+from sightline.journal import Recorder, reader
+from sightline.runs import Checkpoint
 from sightline.training import saving
 from sightline.training.callback import SightlineCallback
 from sightline.training.checkpoint_watch import rotation_risks
+from sightline.training.keeping import Rotation
 from sightline.training.ranks import Ranks
 from sightline.training.saving import ASIDE, clear_leftovers, whole_or_not_at_all
 
@@ -188,3 +190,17 @@ def test_merged_weights_give_the_same_loss_without_peft(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "merged")
     assert not any("lora" in name for name, _ in model.named_parameters())
     assert "library_name: transformers" in (tmp_path / "run" / "merged" / "README.md").read_text()
+
+
+def test_rotation_that_comes_late_takes_nothing_newer(tmp_path):
+    """A job of an earlier save, still waiting when the next checkpoint is there already, leaves that one alone."""
+    watcher = SightlineCallback()
+    watcher.recorder = Recorder.open(tmp_path)
+    for step in (1, 2, 3):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        watcher.recorder.checkpoint(
+            Checkpoint(step, tmp_path / f"checkpoint-{step}"), "verified" if step < 3 else "saved"
+        )
+    Rotation(watcher, keep=1)._rotate(2, None)
+    watcher.recorder.close()
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]

@@ -204,7 +204,7 @@ def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: In
     set_seed(recipe.seed)
     model, peft_config = load_model(recipe, prepared.hardware)
     arguments = prepared.sft_arguments()
-    callbacks = [watcher, interrupts]
+    callbacks = [watcher]
     limit = arguments.pop("save_total_limit", None)  # the Trainer's rotation deletes folders it never wrote
     if not OWN_SAVING_KEYS & recipe.given:
         arguments["save_strategy"] = "no"  # KeepBest asks for each save
@@ -236,10 +236,12 @@ def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: In
         steps_per_epoch=prepared.cadence.steps_per_epoch,
         tell=watcher.warn,
         note=watcher.tell_facts,
+        evaluation_due=lambda: interrupts.left_out_evaluation,
     )
     trainer.add_callback(trainer.continuation)
     if eval_rows is not None and not prepared.cadence.fixed_evaluation:
         _keep_to_budget(prepared, trainer, watcher)
+    trainer.add_callback(interrupts)  # last: it knows what the others want at the step it ends
     return trainer
 
 

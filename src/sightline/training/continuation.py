@@ -5,6 +5,7 @@
 - ``run``: id of the run that saved it;
 - ``window``: the training loss summed since the last log line, the step of that line and the tokens since: without
   them the first loss logged after a resume averages only the steps of the new session;
+- ``evaluation_due``: whether a signal came at a step that was to be evaluated; the evaluation is made on resuming;
 - ``order``: epoch, rows of it that were trained on, and the hash of their order.
 """
 
@@ -70,6 +71,8 @@ class Continuation(TrainerCallback):  # type: ignore[misc]
         Told in one sentence when the rows come in another order than before.
     note : callable
         Puts a fact into the journal: at each save, the hash of the order of rows.
+    evaluation_due : callable
+        Asked at each save whether an evaluation of this step was left out.
     """
 
     def __init__(
@@ -80,12 +83,14 @@ class Continuation(TrainerCallback):  # type: ignore[misc]
         steps_per_epoch: int,
         tell: Callable[[str], None],
         note: Callable[[Mapping[str, Any]], None],
+        evaluation_due: Callable[[], bool],
     ) -> None:
         self.trainer = trainer
         self.run_id = run_id
         self.steps_per_epoch = steps_per_epoch
         self.tell = tell
         self.note = note
+        self.evaluation_due = evaluation_due
         self.resumed_from: Path | None = None
         """The checkpoint that training goes on from, known before it begins."""
 
@@ -102,6 +107,7 @@ class Continuation(TrainerCallback):  # type: ignore[misc]
             "sightline_state": 1,
             "run": self.run_id,
             "step": self.trainer.state.global_step,
+            "evaluation_due": self.evaluation_due(),
             "window": asdict(self._window()),
             "order": None if order is None else asdict(order),
         }
@@ -119,6 +125,8 @@ class Continuation(TrainerCallback):  # type: ignore[misc]
             told = _read(self.resumed_from, args.process_index)
             self._restore_window(told)
             self._compare_order(told)
+            if told.get("evaluation_due") is True:
+                self.trainer.evaluate()
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -25,6 +25,8 @@ class Interrupts(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
+        self.left_out_evaluation = False
+        """Whether an evaluation was due at the step that was ended at; who resumes makes it first."""
         self._earlier: dict[int, Any] = {}
         self._ranks: Ranks | None = None
 
@@ -57,6 +59,7 @@ class Interrupts(TrainerCallback):  # type: ignore[misc]
         if self._ranks is not None and self._ranks.any(came):
             self.signal_name = self._ranks.told_by_first(self.signal_name) or self.signal_name or "SIGTERM"
             control.should_save = True
+            self.left_out_evaluation = bool(control.should_evaluate)
             control.should_evaluate = False
             control.should_training_stop = True
         return control

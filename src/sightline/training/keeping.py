@@ -115,6 +115,8 @@ class Rotation(TrainerCallback):  # type: ignore[misc]
         newest = sorted(checkpoint.step for checkpoint in there if checkpoint.step <= last_step)[-self.keep :]
         stay = spread_out([c.step for c in there], {*newest, *([] if best_step is None else [best_step])}, self.spread)
         for checkpoint in there:
+            if checkpoint.step > last_step:  # saved since, while this job waited
+                continue
             if checkpoint.step not in stay and _is_ours(checkpoint):
                 remove_whole(checkpoint.path)
                 recorder.checkpoint(
