@@ -36,7 +36,7 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
     Non-finite numbers become the strings "NaN", "Infinity", "-Infinity".
     """
     run, diagnosis, decision = verdict.run, verdict.diagnosis, verdict.decision
-    best, onset, forecast = diagnosis.best, diagnosis.onset, diagnosis.forecast
+    best, onset = diagnosis.best, diagnosis.onset
     loss, eval_loss = _last(run.train_loss), _last(run.eval_loss)
     probe = _last(run.curves.get("probe_loss"))
     shown_train = loss if probe is None else probe
@@ -68,15 +68,6 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
             "gap": number(gap),
         },
         "wasted_fraction": number(diagnosis.wasted_fraction),
-        "noise": number(diagnosis.noise),
-        "forecast": None
-        if forecast is None
-        else {
-            "chance": forecast.chance,
-            "expected_gain": forecast.expected_gain,
-            "band": number(forecast.band),
-            "planned_end": forecast.planned_end,
-        },
         "decision": {
             "action": decision.action.value,
             "keep_step": decision.keep_step,
