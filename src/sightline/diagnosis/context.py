@@ -77,3 +77,8 @@ def note(
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: 1 evaluation, 2 evaluations."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def percent(share: float, places: int = 0) -> str:
+    """Return a share in percent: 0.043 is 4 %."""
+    return f"{100.0 * share:.{places}f} %"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sightline.diagnosis.context import Context, note
+from sightline.diagnosis.context import Context, note, percent
 from sightline.diagnosis.series import Floats
 from sightline.runs import Curve, Finding, Severity
 
@@ -34,7 +34,7 @@ def validation_below_training(context: Context) -> Finding | None:
     if ratio < 0.6:
         reasons.insert(0, "validation rows easier than, or contained in, the training rows")
     message = (
-        f"validation loss is {1.0 - ratio:.0%} below training loss throughout; usual reasons: {', '.join(reasons)}; a "
+        f"validation loss is {percent(1.0 - ratio)} below training loss throughout; usual reasons: {', '.join(reasons)}; a "
         "train probe compares on equal terms"
     )
     return note("validation_below_training", Severity.WARNING if ratio < 0.6 else Severity.INFO, message, ratio=ratio)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from sightline.diagnosis.context import Context, note
+from sightline.diagnosis.context import Context, note, percent
 from sightline.diagnosis.forecast import best_level
 from sightline.diagnosis.noise import curve_noise, rough_noise
 from sightline.runs import Curve, Finding, Severity
@@ -83,7 +83,7 @@ def staircase(context: Context) -> Finding | None:
         return None
     share = -math.expm1(-height)
     message = (
-        f"the training loss drops by {share:.0%} at the end of an epoch ({len(heights)} of them): rows seen before are "
+        f"the training loss drops by {percent(share)} at the end of an epoch ({len(heights)} of them): rows seen before are "
         "recognised; the drop measures memorising, not learning, so judge by the validation loss and keep epochs few"
     )
     severity = Severity.WARNING if share > 0.2 else Severity.INFO

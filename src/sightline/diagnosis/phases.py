@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sightline.diagnosis.context import Context, note, plural
+from sightline.diagnosis.context import Context, note, percent, plural
 from sightline.diagnosis.forecast import forecast
 from sightline.diagnosis.horizon import look_ahead
 from sightline.diagnosis.noise import Noise, curve_noise, rough_noise
@@ -196,9 +196,9 @@ def _overfitting(context: Context, evidence: Evidence, rows: Difference | None) 
     by_rows = f" and {rows.z:.1f} times what another choice of rows would explain" if rows is not None else ""
     message = (
         f"validation loss has risen from {best.eval_loss:.4g} at step {best.step} to {last:.4g} at step "
-        f"{int(series.steps[-1])}{meanwhile}: {height:.0%} above its best level, {noises:.1f} times the noise of one "
-        f"evaluation{by_rows}; keep step {best.step}, and next time train fewer epochs, with a lower learning rate, or "
-        "on more rows"
+        f"{int(series.steps[-1])}{meanwhile}: the last three evaluations stand {percent(height)} above the lowest three, "
+        f"{noises:.1f} times the noise of one evaluation{by_rows}; keep step {best.step}, and next time train fewer "
+        "epochs, with a lower learning rate, or on more rows"
     )
     return note(
         "overfitting", Severity.WARNING if height < 0.1 else Severity.CRITICAL, message,
@@ -226,7 +226,7 @@ def _without_rise(
     risen = 0.0 if slight else evidence.risen
     if risen > SURE_ENOUGH and rise is not None:
         message = (
-            f"the validation loss may have turned up after step {evidence.best.step} (probability {risen:.0%}), which "
+            f"the validation loss may have turned up after step {evidence.best.step} (probability {percent(risen)}), which "
             "is not enough to call it; the next evaluations will tell, and a larger validation set would tell sooner"
         )
         span = evidence.best.step, int(context.series.steps[-1])
@@ -234,7 +234,7 @@ def _without_rise(
     under, healthy = (1.0 - risen) * falling, (1.0 - risen) * (1.0 - falling)
     if max(under, healthy) < SURE_ENOUGH:
         message = (
-            f"{len(context.series)} evaluations with a noise of {evidence.noise.sd:.2%} each do not tell whether the "
+            f"{len(context.series)} evaluations with a noise of {percent(evidence.noise.sd, 2)} each do not tell whether the "
             "validation loss still falls; evaluate more often, or on more rows"
         )
         return Phase.UNDECIDED, None, [note("too_noisy", Severity.INFO, message, noise=evidence.noise.sd)]

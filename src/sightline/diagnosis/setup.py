@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sightline.diagnosis.context import Context, note, plural
+from sightline.diagnosis.context import Context, note, percent, plural
 from sightline.diagnosis.learning import MEMORISED
 from sightline.runs import Finding, Severity
 
@@ -69,7 +69,7 @@ def row_weighted_evaluation(context: Context) -> Finding | None:
     if not shares or (share := float(np.median(shares))) < APART:
         return None
     message = (
-        f"the Trainer's eval_loss differs from the exact token mean by {share:.1%}: it weighs batches by rows and "
+        f"the Trainer's eval_loss differs from the exact token mean by {percent(share, 1)}: it weighs batches by rows and "
         "changes with per_device_eval_batch_size; this verdict uses the exact one"
     )
     return note("eval_loss_by_rows", Severity.INFO, message, difference=share)
@@ -101,7 +101,7 @@ def unsaved_best(context: Context) -> Finding | None:
     losses = {int(s): float(v) for s, v in zip(context.series.steps, context.series.losses, strict=True)}
     measured = [step for step in kept if step in losses]
     nearest = min(measured, key=losses.__getitem__) if measured else min(kept, key=lambda step: abs(step - best.step))
-    cost = f", {losses[nearest] / best.eval_loss - 1.0:.1%} worse" if measured and best.eval_loss > 0.0 else ""
+    cost = f", {percent(losses[nearest] / best.eval_loss - 1.0, 1)} worse" if measured and best.eval_loss > 0.0 else ""
     message = (
         f"the best step {best.step} was never saved, or is deleted; the best checkpoint there is holds step {nearest}"
         f"{cost}; set save_steps equal to eval_steps"
