@@ -59,9 +59,11 @@ class Interrupts(TrainerCallback):  # type: ignore[misc]
         if self._ranks is not None and self._ranks.any(came):
             self.signal_name = self._ranks.told_by_first(self.signal_name) or self.signal_name or "SIGTERM"
             control.should_save = True
+            control.should_training_stop = True
+            if state.global_step >= state.max_steps:  # the run is over, and whole only with its last evaluation
+                return control
             self.left_out_evaluation = bool(control.should_evaluate)
             control.should_evaluate = False
-            control.should_training_stop = True
         return control
 
     def _came(self, number: int, frame: FrameType | None) -> None:
