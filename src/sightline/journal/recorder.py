@@ -12,7 +12,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
@@ -23,22 +22,28 @@ from sightline.errors import SightlineError
 from sightline.journal import FOLDER, NAME
 from sightline.journal.assembly import VALUE_REFUSED, RunAssembler
 from sightline.journal.environment import describe
-from sightline.journal.examples import as_stored
 from sightline.journal.gold import judgement_as_json, judgement_of
+from sightline.journal.intake import (
+    checkpoint_fields,
+    checkpoint_of,
+    evaluation_fields,
+    evaluation_of,
+    metrics_of,
+    relative_path,
+)
 from sightline.journal.judgement import decision_as_json, diagnosis_as_json, finding_as_json
 from sightline.journal.lifetime import HEARTBEAT_S, Heartbeat, how_it_ended, unwatch, watch
 from sightline.journal.lines import FORMAT, CheckpointEvent
 from sightline.journal.opening import claim
 from sightline.journal.process import identity
 from sightline.journal.secrets import Masker
-from sightline.journal.values import Refused, metric_value, step_value, to_json_number
+from sightline.journal.values import Refused, step_value, to_json_number
 from sightline.journal.writer import JournalWriter
 from sightline.runs import (
     Checkpoint,
     Decision,
     Diagnosis,
     Evaluation,
-    ExampleLosses,
     Finding,
     Run,
     RunBuilder,
@@ -223,7 +228,7 @@ class Recorder:
         shown: Mapping[str, Any] = values
         for name, value in values.items():
             if value.__class__ is not float or value - value != 0.0 or name.__class__ is not str:
-                values = self._checked(step, values)
+                values = metrics_of(values, step, self.refuse)
                 shown = {name: to_json_number(value) for name, value in values.items()}
                 break
         if values:
@@ -238,56 +243,20 @@ class Recorder:
 
     def _evaluation(self, evaluation: Evaluation) -> None:
         """Write rows and line of an evaluation."""
-        sets: dict[str, ExampleLosses] = {}
-        for name, losses in (("losses", evaluation.losses), ("probe", evaluation.probe)):
-            if losses is not None:
-                try:
-                    sets[name] = as_stored(losses)
-                except (ValueError, TypeError) as error:
-                    self.refuse(f"rows {name}", evaluation.step, f"{name} by row of an evaluation: {error}")
-        stored = Evaluation(
-            step=step_value(evaluation.step),
-            eval_loss=_required(evaluation.eval_loss),
-            losses=sets.get("losses"),
-            probe=sets.get("probe"),
-            reported_loss=metric_value(evaluation.reported_loss),
-            runtime_s=metric_value(evaluation.runtime_s),
-        )
-        fields = {
-            "step": stored.step,
-            "eval_loss": to_json_number(stored.eval_loss),
-            "tokens": None if stored.losses is None else stored.losses.tokens,
-            "reported_loss": to_json_number(stored.reported_loss),
-            "probe_loss": to_json_number(stored.probe_loss),
-            "runtime_s": to_json_number(stored.runtime_s),
-            "losses": None,
-            "probe": None,
-        }
+        stored = evaluation_of(evaluation, self.refuse)
+        rows = {"losses": stored.losses, "probe": stored.probe}
+        sets = {name: losses for name, losses in rows.items() if losses is not None}
         self._writer.check()
-        self._writer.record_evaluation(sets, **fields)
+        self._writer.record_evaluation(sets, **evaluation_fields(stored))
         self._writer.sync()
         self._builder.evaluation(stored)
 
     @_harmless
     def checkpoint(self, checkpoint: Checkpoint, event: CheckpointEvent) -> None:
         """Record that a checkpoint was saved, verified or deleted, then ``fsync``."""
-        path = self._relative(checkpoint.path)
-        stored = replace(
-            checkpoint,
-            step=step_value(checkpoint.step),
-            path=self.output_dir / path,
-            verified=bool(checkpoint.verified) or event == "verified",
-            deleted=bool(checkpoint.deleted) or event == "deleted",
-        )
-        self._writer.record(
-            "checkpoint",
-            event=event,
-            step=stored.step,
-            path=path,
-            size_bytes=stored.size_bytes,
-            verified=stored.verified,
-            deleted=stored.deleted,
-        )
+        path = relative_path(checkpoint.path, self._base)
+        stored = checkpoint_of(checkpoint, event, self.output_dir / path)
+        self._writer.record("checkpoint", **checkpoint_fields(stored, event, path))
         self._writer.check()
         self._writer.sync()
         self._builder.checkpoint(stored)
@@ -419,31 +388,12 @@ class Recorder:
                 self.end(*how_it_ended(error))
         self.close()
 
-    def _checked(self, step: int, metrics: Mapping[Any, Any]) -> dict[str, float]:
-        """Return the metrics that are numbers as floats; what is none is noted."""
-        values: dict[str, float] = {}
-        for name, value in metrics.items():
-            name = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
-            try:
-                number = metric_value(value)
-            except Refused as why:
-                self.refuse(name, step, f"metric {name:.200} at step {step} is left out: {why}")
-                continue
-            if number is not None:
-                values[name] = number
-        return values
-
     @_harmless
     def refuse(self, key: str, step: int, message: str) -> None:
         """Record, once for each key, that something given is left out and why."""
         if key not in self._noted and len(self._noted) < _NOTE_LIMIT:
             self._noted.add(key)
             self.alert(step, Finding(VALUE_REFUSED, Severity.INFO, message, from_step=step))
-
-    def _relative(self, path: Path) -> str:
-        """Return a path relative to the output folder if it lies inside, so that the folder may be moved."""
-        absolute = Path(path).absolute()
-        return str(absolute.relative_to(self._base) if absolute.is_relative_to(self._base) else absolute)
 
     def _write_history(self) -> None:
         """Write history.parquet; a failure is told and harms nothing."""
@@ -474,11 +424,3 @@ class Recorder:
             self._noted.add(key)
             why = str(error) if isinstance(error, Refused) else repr(error)
             self._writer.report(f"{self.output_dir}: something could not be recorded: {why:.300}", always=True)
-
-
-def _required(value: Any) -> float:
-    """Return a number that must be there."""
-    number = metric_value(value)
-    if number is None:
-        raise Refused("an evaluation without eval_loss")
-    return number
