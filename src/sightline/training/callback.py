@@ -21,13 +21,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sightline.decisions import Policy, Verdict, judge_run
 from sightline.journal import Masker, Recorder, reader
-from sightline.runs import Action, Evaluation, Finding, Run, Severity, Status
+from sightline.runs import Action, Finding, Run, Severity, Status
 from sightline.runs.names import canonical
 from sightline.training.checkpoint_watch import CheckpointWatch
 from sightline.training.display import Display, Silent
-from sightline.training.exact_losses import ExactLosses
 from sightline.training.facts import run_facts
 from sightline.training.harmless import harmless, report_once
+from sightline.training.judged_evaluation import JudgedEvaluation
 from sightline.training.ranks import Ranks
 from sightline.training.resume_warnings import resume_warnings
 
@@ -93,12 +93,9 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         self.verdict: Verdict | None = None
         self.stopped_by_decision = False
         self.ranks: Ranks | None = None
-        self._exact: ExactLosses | None = ExactLosses(own_pass=exact_evaluation)
-        self._judged_name: str | None = None
+        self.evaluation = JudgedEvaluation(own_pass=exact_evaluation)
         self._missed: set[str] = set()
-        self._eval_rows: int | None = None
         self.checkpoints = CheckpointWatch(self.warn)
-        self._pending: Evaluation | None = None
         self._ended = False
         self._judged_step: int | None = None
         self._begun = False
@@ -111,24 +108,6 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
     def run(self) -> Run | None:
         """The run as recorded so far; None before training has begun and on ranks that do not record."""
         return None if self.recorder is None else self.recorder.run()
-
-    def attach(self, model: Any) -> None:
-        """See the forwards of a model from now on; a Trainer tells of its own only if the callback is there first."""
-        if self._exact is not None:
-            self._attach(model)
-
-    def score_exactly(self) -> None:
-        """Make a pass of its own at each evaluation from now on."""
-        if self._exact is not None:
-            self._exact.own_pass = True
-
-    def expect_evaluations(self) -> None:
-        """Let the Trainer give the exact losses by ``receive``: none are taken from its passes."""
-        self._exact = None
-
-    def receive(self, evaluation: Evaluation) -> None:
-        """Take the exact losses of the evaluation whose ``on_evaluate`` follows."""
-        self._pending = evaluation
 
     @harmless
     def tell(self, text: str) -> None:
@@ -186,13 +165,13 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Begin to see the model's forwards."""
-        self.attach(kwargs.get("model"))
+        self.evaluation.attach(kwargs.get("model"))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the journal, or go on with it from the step the Trainer resumes at."""
-        self.attach(kwargs.get("model"))
+        self.evaluation.attach(kwargs.get("model"))
         self._meet_ranks()
         if state.is_world_process_zero:
             self._recall(args, state, kwargs)
@@ -208,7 +187,9 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         """Record what the Trainer logs."""
-        if state.is_world_process_zero and logs and not self._is_of_another_set(logs, kwargs.get("eval_dataloader")):
+        if not state.is_world_process_zero or not logs:
+            return
+        if not self.evaluation.is_of_another_set(logs, kwargs.get("eval_dataloader"), ended=self._ended):
             self._record_log(args, state, logs)
 
     def on_step_end(
@@ -224,13 +205,11 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take the sums of a batch from the Trainer's own pass."""
-        if self._exact is not None:
-            self._batch_done(kwargs.get("eval_dataloader"))
+        self.evaluation.batch_done(kwargs.get("eval_dataloader"))
 
     def on_predict(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Leave a prediction out: it is no evaluation."""
-        if self._exact is not None:
-            self._exact.forget()
+        self.evaluation.forget()
 
     def on_evaluate(
         self,
@@ -241,8 +220,8 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
         **kwargs: Any,
     ) -> TrainerControl:
         """Judge the run; rank 0 decides and every rank hears it here."""
-        if self._exact is not None and metrics is not None:
-            self._evaluate_exactly(state.global_step, metrics, kwargs)
+        if metrics is not None:
+            self._measure(state.global_step, metrics, kwargs)
         stop = False
         if state.is_world_process_zero:
             stop = bool(self._judge(state.global_step))
@@ -275,47 +254,12 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
             self.ranks = Ranks()
 
     @harmless
-    def _attach(self, model: Any) -> None:
-        if self._exact is not None and model is not None:
-            self._exact.attach(model)
-
-    @harmless
-    def _batch_done(self, loader: Any) -> None:
-        assert self._exact is not None
-        self._exact.batch_done(loader)
-
-    def _is_of_another_set(self, metrics: Mapping[str, Any], loader: Any) -> bool:
-        """Whether an evaluation after the end is not of the validation rows: a test set's is no point of their curve."""
-        if "eval_loss" not in metrics:
-            return False
-        rows = getattr(getattr(loader, "dataset", None), "__len__", lambda: None)()
-        if not self._ended:
-            self._eval_rows = rows
-        return bool(self._ended and rows != self._eval_rows)
-
-    @harmless
-    def _evaluate_exactly(self, step: int, metrics: dict[str, float], kwargs: Mapping[str, Any]) -> None:
-        """Take the exact loss of the Trainer's evaluation; of several validation sets the first is judged."""
-        assert self._exact is not None
+    def _measure(self, step: int, metrics: dict[str, float], given: Mapping[str, Any]) -> None:
+        """Take the exact loss of the Trainer's evaluation; a set that is not judged has a curve of its own."""
         self._meet_ranks()
-        name = next((key.removesuffix("_runtime") for key in metrics if key.endswith("_runtime")), "eval")
-        loaders = {"loader": kwargs.get("eval_dataloader"), "train_loader": kwargs.get("train_dataloader")}
-        evaluation = self._exact.evaluation(
-            step, metrics, name=name, model=kwargs["model"], ranks=self.ranks or Ranks(), **loaders
-        )
-        if self._exact.problem is not None:
-            report_once(self, f"exact evaluation: {self._exact.problem}")
-        if evaluation is None:
-            return
-        if self._exact.own_pass:
-            metrics[f"{name}_loss_exact"] = evaluation.eval_loss
-        if self._is_of_another_set(metrics, loaders["loader"]):
-            return
-        self._judged_name = self._judged_name or name
-        if name == self._judged_name:
-            self._pending = evaluation
-        elif self.recorder is not None:
-            self.recorder.log(step, {f"{name}_loss_exact": evaluation.eval_loss})
+        curves = self.evaluation.measure(step, metrics, given, self.ranks or Ranks(), ended=self._ended)
+        if curves and self.recorder is not None:
+            self.recorder.log(step, curves)
 
     @harmless
     def _open(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
@@ -397,9 +341,9 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
     def _judge(self, step: int) -> bool:
         if self.recorder is None:
             return False
-        if self._pending is not None and self._pending.step == step:
-            self.recorder.evaluation(self._pending)
-        self._pending = None
+        evaluation = self.evaluation.take(step)
+        if evaluation is not None:
+            self.recorder.evaluation(evaluation)
         if self._judged_step == step:  # several validation sets: one verdict a step
             return False
         self._judged_step = step
@@ -461,11 +405,11 @@ def watch(
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, SightlineCallback):
             if exact_evaluation:
-                callback.score_exactly()
+                callback.evaluation.score_exactly()
             return callback
     callback = SightlineCallback(stop_early=stop_early, policy=policy, exact_evaluation=exact_evaluation)
     trainer.add_callback(callback)
-    callback.attach(trainer.model)
+    callback.evaluation.attach(trainer.model)
     return callback
 
 

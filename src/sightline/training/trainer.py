@@ -89,7 +89,7 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         probe_set: EvalSet | None,
         **kwargs: Any,
     ) -> None:
-        watcher.expect_evaluations()
+        watcher.evaluation.expect()
         packing = kwargs["args"].packing
         # Unless TRL is to pack them, it needs to see only one row; the rows themselves are put in its place below.
         shown = Dataset.from_list([as_features(row) for row in (train_rows if packing else [train_rows[0]])])
@@ -151,7 +151,7 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
             metrics["eval_probe_loss"] = evaluation.probe.loss
         if evaluation.losses is not None and evaluation.losses.non_finite:
             metrics["eval_non_finite_rows"] = float(evaluation.losses.non_finite)
-        self.watcher.receive(evaluation)
+        self.watcher.evaluation.receive(evaluation)
         self._tell_blindness(evaluation)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
