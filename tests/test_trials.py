@@ -54,6 +54,16 @@ def test_tally_fails_on_a_failed_trial_and_on_none() -> None:
         tally_of(0, 0).check()
 
 
+def test_page_that_is_not_there_is_written(tmp_path: Path) -> None:
+    """The first table of a page is a page with the table; the next one finds it there."""
+    page = tmp_path / "page.md"
+    update_page(page, [Row("C3", "damages", 200, 0, 0, "2026-01-01")])
+    update_page(page, [Row("C5", "best", 500, 0, 0, "2026-01-02")])
+    text = page.read_text()
+    assert text.startswith("# ") and text.count(BEGIN) == text.count(END) == 1
+    assert "| C3 | damages | 200 | 0 | 2026-01-01 |" in text and "| C5 | best | 500 | 0 | 2026-01-02 |" in text
+
+
 def test_page_keeps_rows_that_were_not_tried(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Page\n\n{BEGIN}\n{END}\n\nend\n")

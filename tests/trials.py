@@ -25,6 +25,7 @@ import pytest
 
 PROPERTY = "trials"
 BEGIN, END = "<!-- trials: begin -->", "<!-- trials: end -->"
+NEW_PAGE = f"# Reliability\n\n{BEGIN}\n{END}\n"
 SHOWN_FAILURES = 10
 
 
@@ -120,8 +121,9 @@ def summed(reports: Iterable[Any], date: str | None = None) -> list[Row]:
 
 
 def update_page(page: Path, rows: Iterable[Row]) -> None:
-    """Put rows into the table of a page; rows of other promises stay as they were."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    """Put rows into the table of a page, a new one where there is none; rows of other promises stay as they were."""
+    text = page.read_text(encoding="utf-8") if page.exists() else NEW_PAGE
+    before, _, rest = text.partition(BEGIN)
     table, _, after = rest.partition(END)
     kept = {row.key: row for row in _rows_of(table)} | {row.key: row for row in rows}
     cells = [row.cells for row in sorted(kept.values(), key=_order)]
