@@ -103,8 +103,7 @@ def watched(shape: str, steps: int) -> dict[str, float]:
             callbacks=[watcher],
             watcher=watcher,
             train_rows=train_rows,
-            eval_set=None,
-            probe_set=None,
+            validation=None,
         )
         began = time.perf_counter()
         trainer.train()

@@ -123,6 +123,12 @@ CASES: dict[str, tuple[Run, Run]] = {
         run_of(EVALS, evaluations=tuple(
             replace(e, reported_loss=1.0001 * e.eval_loss) for e in with_rows(USUAL, 40, 0.1).evaluations)),
     ),
+    "rows_added": (
+        run_of(EVALS, evaluations=tuple(
+            replace(e, losses=e.losses.first(10)) if e.step < 100 else replace(e, measured_loss=1.1 * e.eval_loss)
+            for e in with_rows(USUAL, 40, 0.1).evaluations)),
+        with_rows(USUAL, 40, 0.1),
+    ),
     "resumed": (replace(USUAL, segments=(Segment(0), Segment(200))), replace(USUAL, segments=(Segment(0),))),
     "best_not_saved": (saved([200, 480]), saved([200, 260, 480])),
     "both_losses_rise": (

@@ -1,55 +1,68 @@
-"""How often and on how many rows a run is evaluated."""
+"""On how many rows a run is evaluated."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sightline.training.evaluation_plan import FEWEST_ROWS, EvaluationPlan, plan_evaluations, refit_interval
+from sightline.training.evaluation_plan import (
+    FEWEST_EVALUATIONS,
+    FEWEST_ROWS,
+    WANTED_EVALUATIONS,
+    WIDENED_BY,
+    EvaluationPlan,
+    affordable_rows,
+    plan_evaluations,
+    widened,
+)
 
-PLANNED = EvaluationPlan(interval=2, eval_rows=400, probe_rows=256)
-
-
-def cost(plan: EvaluationPlan, total_steps: int, eval_s: float, probe_s: float) -> float:
-    """Seconds of the plan's evaluations, the base model's among them."""
-    each = eval_s * plan.eval_rows / PLANNED.eval_rows + probe_s * plan.probe_rows / PLANNED.probe_rows
-    return each * (total_steps // plan.interval + 1)
+WHOLE = EvaluationPlan(eval_rows=400, probe_rows=256)
+RUN = {"step_s": 1.0, "total_steps": 200, "share": 0.1}
 
 
 @given(
-    eval_s=st.floats(0.001, 20), probe_s=st.floats(0.001, 20), step_s=st.floats(0.01, 5), steps=st.integers(20, 5000)
-)
-def test_the_plan_costs_its_share_or_is_a_single_evaluation(eval_s, probe_s, step_s, steps):
-    """Base model included, evaluations take a tenth of the time at most, unless even one cannot."""
-    plan = plan_evaluations(PLANNED, eval_s=eval_s, probe_s=probe_s, step_s=step_s, total_steps=steps, share=0.1)
-    spent = cost(plan, steps, eval_s, probe_s)
-    training = step_s * steps
-    assert spent <= 0.1 * (spent + training) * (1 + 1e-6) or steps // plan.interval <= 1
-    assert 1 <= plan.eval_rows <= PLANNED.eval_rows and 1 <= plan.probe_rows <= PLANNED.probe_rows
-    assert plan.interval >= PLANNED.interval
+    eval_s=st.floats(0.001, 20), probe_s=st.floats(0.001, 20), step_s=st.floats(0.01, 5), steps=st.integers(20, 5000),
+    evaluations=st.integers(1, 200),
+)  # fmt: skip
+def test_the_wanted_evaluations_fit_or_no_more_rows_can_be_spared(eval_s, probe_s, step_s, steps, evaluations):
+    """Twenty evaluations and what comes before and after them take their share, unless the rows are at their fewest."""
+    plan = plan_evaluations(
+        WHOLE, evaluations=evaluations, eval_s=eval_s, probe_s=probe_s, step_s=step_s, total_steps=steps, share=0.1
+    )
+    each_s = eval_s * plan.eval_rows / 400 + probe_s * plan.probe_rows / 256
+    spent = each_s * (min(evaluations, WANTED_EVALUATIONS) + 2)
+    at_their_fewest = plan.eval_rows == FEWEST_ROWS or plan.probe_rows == 16
+    assert spent <= 0.1 * (spent + step_s * steps) * (1 + 1e-6) or at_their_fewest
+    assert FEWEST_ROWS <= plan.eval_rows <= 400 and 16 <= plan.probe_rows <= 256
 
 
-def test_a_cheap_evaluation_is_left_as_planned():
-    """Where all of them fit, nothing is spared."""
-    assert plan_evaluations(PLANNED, eval_s=0.01, probe_s=0.01, step_s=1, total_steps=200, share=0.1) == PLANNED
-
-
-def test_evaluations_are_spared_before_rows():
-    """At twice the budget of the planned number there are fewer of them, on all rows."""
-    plan = plan_evaluations(PLANNED, eval_s=0.2, probe_s=0.1, step_s=1, total_steps=200, share=0.1)
-    assert plan.interval > 2 and (plan.eval_rows, plan.probe_rows) == (400, 256)
-
-
-def test_rows_are_spared_down_to_a_floor():
-    """A dear validation set is scored in part, never under the floor."""
-    plan = plan_evaluations(PLANNED, eval_s=2, probe_s=1, step_s=1, total_steps=200, share=0.1)
+def test_rows_are_spared_only_below_twenty_evaluations():
+    """Two hundred evaluations of all rows do not fit, and twenty do: none is spared."""
+    assert plan_evaluations(WHOLE, evaluations=200, eval_s=0.5, probe_s=0.25, **RUN) == WHOLE
+    plan = plan_evaluations(WHOLE, evaluations=200, eval_s=2, probe_s=1, **RUN)
     assert FEWEST_ROWS <= plan.eval_rows < 400
 
 
-@given(interval=st.integers(1, 50), cost=st.floats(0.001, 20), step_s=st.floats(0.01, 5), steps=st.integers(50, 5000))
-def test_a_refitted_interval_keeps_the_share(interval, cost, step_s, steps):
-    """Measured times only make evaluations rarer, and their share holds unless even one breaks it."""
-    fitted = refit_interval(interval, evaluation_s=cost, step_s=step_s, total_steps=steps, share=0.1)
-    assert interval <= fitted <= max(interval, steps)
-    spent = cost * (steps // fitted + 1)
-    assert spent <= 0.1 * (spent + steps * step_s) * (1 + 1e-6) or steps // fitted <= 1
+def test_a_budget_of_all_the_time_spares_nothing():
+    """eval_time_budget 1 asks for no bound."""
+    assert plan_evaluations(WHOLE, evaluations=9, eval_s=90, probe_s=90, step_s=1, total_steps=9, share=1.0) == WHOLE
+
+
+@given(left_s=st.floats(0, 1000), left=st.floats(0, 1), row_s=st.floats(1e-4, 1), probe_s=st.floats(0, 10))
+def test_affordable_rows_leave_time_for_the_evaluations_a_run_should_have(left_s, left, row_s, probe_s):
+    """Ten a run, in proportion to what is left of it, and the check of the best weights."""
+    rows = affordable_rows(left_s, left=left, row_s=row_s, probe_s=probe_s)
+    evaluations = max(1, FEWEST_EVALUATIONS * left)
+    assert rows == 0 or evaluations * (rows * row_s + probe_s) + rows * row_s <= left_s * (1 + 1e-9)
+
+
+@given(rows=st.integers(2, 300), needed=st.integers(2, 1000), affordable=st.integers(0, 2000), more=st.integers(0, 700))
+def test_a_sample_grows_to_what_is_needed_within_what_there_is(rows, needed, affordable, more):
+    """It never shrinks, never goes beyond the time or the rows, and every step is a large one."""
+    of_rows = rows + more
+    wider = widened(rows, needed, affordable, of_rows)
+    assert rows <= wider <= of_rows
+    if wider > rows:
+        assert needed > rows and wider <= affordable and wider >= min(of_rows, WIDENED_BY * rows)
+    elif needed > rows and of_rows > rows:
+        assert affordable < WIDENED_BY * rows + 1

@@ -11,10 +11,11 @@ from sightline.errors import DataError, ModelError
 from sightline.evaluation import evaluate
 from sightline.journal import reader
 from sightline.runs import Phase, Status
-from sightline.training import trainer as trainer_module
+from sightline.training import validation as validation_module
 from sightline.training.command import train
 from sightline.training.display import Silent
 from sightline.training.recipe import Recipe
+from sightline.training.trainer import WatchedTrainer
 
 from .test_train import data, settings
 
@@ -41,7 +42,7 @@ def failing_at(monkeypatch, calls, error):
             raise error
         return evaluate(*args, **kwargs)
 
-    monkeypatch.setattr(trainer_module, "evaluate", fails)
+    monkeypatch.setattr(validation_module, "evaluate", fails)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_base_model_that_cannot_be_scored_ends_the_run_before_it_begins(data, 
 
 def test_nan_weights_are_counted_and_the_run_is_called_diverged(data, tmp_path, monkeypatch):
     """Weights that break at step 8 leave non-finite rows in every later evaluation, and the base of what came before."""
-    step = trainer_module.WatchedTrainer.training_step
+    step = WatchedTrainer.training_step
 
     def breaks(self, model, *args, **kwargs):
         if self.state.global_step == 8:
@@ -82,7 +83,7 @@ def test_nan_weights_are_counted_and_the_run_is_called_diverged(data, tmp_path, 
                 next(p for p in model.parameters() if p.requires_grad).fill_(math.nan)
         return step(self, model, *args, **kwargs)
 
-    monkeypatch.setattr(trainer_module.WatchedTrainer, "training_step", breaks)
+    monkeypatch.setattr(WatchedTrainer, "training_step", breaks)
     outcome = train(Recipe.load(None, settings(data, tmp_path / "run")), Silent())
     assert outcome.verdict.diagnosis.phase is Phase.DIVERGED
     run = reader.read(tmp_path / "run")

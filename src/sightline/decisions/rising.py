@@ -9,7 +9,7 @@ from typing import Any
 
 from sightline.diagnosis.row_changes import RowChanges, row_changes
 from sightline.errors import DataError
-from sightline.runs import Diagnosis, Phase, Run
+from sightline.runs import Diagnosis, Phase, Run, common_rows
 
 PLACES = "validation_rows"
 """Where the journal's configuration says which row is which: a list of file and line, in the order of the losses."""
@@ -83,7 +83,8 @@ def rising_rows(run: Run, diagnosis: Diagnosis) -> RisingRows | None:
     if before is None or known[-1].losses is None or known[-1].step <= best.step:
         return None
     try:
-        changes = row_changes(before, known[-1].losses)
+        both = common_rows(before, known[-1].losses)
+        changes = row_changes(*(both or (before, known[-1].losses)))
     except DataError:  # the rows were other ones at the best evaluation
         return None
     if not changes.rows.size or math.isnan(changes.total) or changes.total <= 0:

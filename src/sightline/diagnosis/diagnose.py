@@ -14,7 +14,7 @@ from sightline.diagnosis.gap import meaningless_gap, multiplied_by_accumulation,
 from sightline.diagnosis.learning import memorised, not_learning, plateau, staircase
 from sightline.diagnosis.phases import judge_curve, only_best
 from sightline.diagnosis.series import EvalSeries
-from sightline.diagnosis.setup import learning_rate, resumed, row_weighted_evaluation, unsaved_best
+from sightline.diagnosis.setup import learning_rate, resumed, row_weighted_evaluation, rows_added, unsaved_best
 from sightline.diagnosis.spikes import gradient_explosions, loss_spikes
 from sightline.runs import Diagnosis, Finding, Phase, Run, Severity
 
@@ -32,6 +32,7 @@ TESTS: tuple[Callable[[Context], Finding | None], ...] = (
     evaluation_cadence,
     logging_rarer_than_evaluation,
     row_weighted_evaluation,
+    rows_added,
     unsaved_best,
     resumed,
 )

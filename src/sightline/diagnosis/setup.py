@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from sightline.diagnosis.context import Context, note, percent, plural
@@ -73,6 +75,25 @@ def row_weighted_evaluation(context: Context) -> Finding | None:
         "changes with per_device_eval_batch_size; this verdict uses the exact one"
     )
     return note("eval_loss_by_rows", Severity.INFO, message, difference=share)
+
+
+def rows_added(context: Context) -> Finding | None:
+    """Say that the validation loss goes on from fewer rows than are scored now, and what those now scored give."""
+    known = [e for e in context.run.evaluations if e.losses is not None and math.isfinite(e.loss_of_rows)]
+    if not known or known[-1].measured_loss is None or known[-1].losses is None:
+        return None
+    last, rows = known[-1], len(known[-1].losses.loss_sums)
+    first = next(e for e in known if e.losses is not None and len(e.losses.loss_sums) == rows)
+    before = len(known[0].losses.loss_sums) if known[0].losses is not None else 0
+    message = (
+        f"since step {first.step} {rows} validation rows are scored, {before} at first; eval_loss goes on from the first "
+        f"{before}, so that all its points can be compared: on the {rows} the last one is {last.loss_of_rows:.4g} where it "
+        f"says {last.eval_loss:.4g}"
+    )
+    span = first.step, last.step
+    return note(
+        "rows_added", Severity.INFO, message, span, rows=rows, rows_before=before, measured_loss=last.loss_of_rows
+    )
 
 
 def resumed(context: Context) -> Finding | None:

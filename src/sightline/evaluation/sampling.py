@@ -51,7 +51,7 @@ class RowSample:
         return np.sort(self.order[: self.size])
 
 
-def difference_error(before: ExampleLosses, after: ExampleLosses, n: int) -> float:
+def difference_error(before: ExampleLosses, after: ExampleLosses, n: int, rows: int | None = None) -> float:
     """Return the standard error of the difference between two evaluations of a sample, as an estimate for all rows.
 
     Parameters
@@ -60,14 +60,19 @@ def difference_error(before: ExampleLosses, after: ExampleLosses, n: int) -> flo
         Of the same rows; those that count no tokens in either are not in the sample.
     n : int
         Rows of the whole set.
+    rows : int, optional
+        Rows of the sample whose error is wanted; those that both have unless given.
 
     Returns
     -------
     float
         In nats per token; NaN for fewer than two rows with finite losses, 0 when all rows were scored.
     """
-    spread, m = _spread(before, after)
-    return math.sqrt((1.0 - min(m, n) / n) / m) * spread if m > 1 else math.nan
+    spread, known = _spread(before, after)
+    if known < 2:
+        return math.nan
+    m = known if rows is None else rows
+    return math.sqrt((1.0 - min(m, n) / n) / m) * spread
 
 
 def rows_needed(before: ExampleLosses, after: ExampleLosses, n: int, change: float = SMALLEST_CHANGE) -> int | None:

@@ -227,7 +227,9 @@ class RunAssembler:
         losses, probe = self._rows("losses", line.losses), self._rows("probe", line.probe)
         with np.errstate(all="ignore"):  # losses may be infinite
             self.builder.evaluation(
-                Evaluation(line.step, line.eval_loss, losses, probe, line.reported_loss, line.runtime_s)
+                Evaluation(
+                    line.step, line.eval_loss, losses, probe, line.reported_loss, line.runtime_s, line.measured_loss
+                )
             )
         if probe is None and line.probe_loss is not None:
             self.builder.log(line.step, {"probe_loss": line.probe_loss})

@@ -55,11 +55,13 @@ def evaluation_of(evaluation: Evaluation, refuse: Refuse) -> Evaluation:
         probe=rows.get("probe"),
         reported_loss=metric_value(evaluation.reported_loss),
         runtime_s=metric_value(evaluation.runtime_s),
+        measured_loss=metric_value(evaluation.measured_loss),
     )
 
 
 def evaluation_fields(stored: Evaluation) -> dict[str, Any]:
     """Return the fields of an ``eval`` line; the writer fills in where the rows stand."""
+    measured = {} if stored.measured_loss is None else {"measured_loss": to_json_number(stored.measured_loss)}
     return {
         "step": stored.step,
         "eval_loss": to_json_number(stored.eval_loss),
@@ -67,6 +69,7 @@ def evaluation_fields(stored: Evaluation) -> dict[str, Any]:
         "reported_loss": to_json_number(stored.reported_loss),
         "probe_loss": to_json_number(stored.probe_loss),
         "runtime_s": to_json_number(stored.runtime_s),
+        **measured,
         "losses": None,
         "probe": None,
     }

@@ -189,6 +189,8 @@ class EvalLine(Line):
     probe_loss: float | None
     """Token-weighted mean loss of the train probe, nats per token."""
     runtime_s: float | None
+    measured_loss: float | None
+    """Token mean of the rows scored, where they became more in the middle of the run and eval_loss goes on from fewer."""
     losses: Rows | None
     """The validation rows."""
     probe: Rows | None
@@ -203,6 +205,7 @@ class EvalLine(Line):
             "reported_loss": optional_number(payload.get("reported_loss")),
             "probe_loss": optional_number(payload.get("probe_loss")),
             "runtime_s": optional_number(payload.get("runtime_s")),
+            "measured_loss": optional_number(payload.get("measured_loss")),
             "losses": Rows.of(payload.get("losses")),
             "probe": Rows.of(payload.get("probe")),
         }

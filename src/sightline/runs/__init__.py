@@ -4,7 +4,7 @@ from sightline.runs.builder import RunBuilder
 from sightline.runs.checkpoint import Checkpoint
 from sightline.runs.curve import Curve
 from sightline.runs.decision import Action, Decision
-from sightline.runs.evaluation import Evaluation, ExampleLosses, perplexity
+from sightline.runs.evaluation import Evaluation, ExampleLosses, common_rows, perplexity
 from sightline.runs.finding import Best, Diagnosis, Finding, Forecast, Onset, Phase, Severity
 from sightline.runs.run import Run, Segment, Status
 
@@ -26,5 +26,6 @@ __all__ = [
     "Segment",
     "Severity",
     "Status",
+    "common_rows",
     "perplexity",
 ]

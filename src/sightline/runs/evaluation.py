@@ -41,6 +41,23 @@ class ExampleLosses:
         """Token-weighted mean loss in nats per token: the sum over all rows by the count of all tokens."""
         return float(self.loss_sums.sum() / self.tokens) if self.tokens else math.nan
 
+    def first(self, n: int) -> ExampleLosses:
+        """Return the losses of the first n rows."""
+        return self if n >= len(self.loss_sums) else ExampleLosses(self.loss_sums[:n], self.token_counts[:n])
+
+
+def common_rows(one: ExampleLosses, other: ExampleLosses) -> tuple[ExampleLosses, ExampleLosses] | None:
+    """Return two evaluations cut to the rows that both have: a smaller sample is the beginning of a larger one.
+
+    Returns
+    -------
+    tuple of ExampleLosses or None
+        None where they are of different rows, told by their token counts.
+    """
+    n = min(len(one.loss_sums), len(other.loss_sums))
+    one, other = one.first(n), other.first(n)
+    return (one, other) if np.array_equal(one.token_counts, other.token_counts) else None
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Evaluation:
@@ -49,7 +66,8 @@ class Evaluation:
     step: int
     """``global_step`` of the weights that were evaluated; 0 is the base model."""
     eval_loss: float
-    """Validation loss the run is judged by: the exact token mean in nats where it is known, else as logged."""
+    """Validation loss the run is judged by: the exact token mean in nats where it is known, else as logged. Where the
+    sample of rows was widened in the middle of the run it goes on from the rows before: see ``measured_loss``."""
     losses: ExampleLosses | None = None
     """Loss of each validation row, None where only the mean is known."""
     probe: ExampleLosses | None = None
@@ -58,6 +76,14 @@ class Evaluation:
     """The Trainer's own ``eval_loss`` (a mean of batch means) when it was computed beside the exact one."""
     runtime_s: float | None = None
     """Wall time of the pass in seconds."""
+    measured_loss: float | None = None
+    """Token mean of the rows that were scored, where they are more than at earlier evaluations and ``eval_loss`` is
+    therefore another number; None where both are the same."""
+
+    @property
+    def loss_of_rows(self) -> float:
+        """Token mean of the rows that were scored."""
+        return self.eval_loss if self.measured_loss is None else self.measured_loss
 
     @property
     def probe_loss(self) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 from sightline.checkpoints import verify
@@ -103,21 +104,33 @@ def _why_none(watcher: SightlineCallback) -> list[str]:
 
 def _checked(trainer: WatchedTrainer, watcher: SightlineCallback, best: Checkpoint, ranks: Ranks) -> list[str]:
     """Score the restored weights, compare with what the journal has for their step, and tell of all rows."""
-    if trainer.scored is None or trainer.eval_set is None:
+    validation = trainer.validation
+    if validation is None:
         return [f"{best.path.name} is restored"]
-    again = evaluate(trainer.model, trainer.scored.rows).loss  # every rank scores its share
-    of_all = evaluate(trainer.model, trainer.eval_set).loss if trainer.scored.is_part else again
-    curve = None if watcher.run is None else watcher.run.eval_loss
-    recorded = ranks.told_by_first(None if curve is None else curve.at(best.step))
+    recorded, rows = ranks.told_by_first(_recorded(watcher, best.step))
+    sample = validation.sample if rows is None else validation.sample.of_size(rows)
+    began = time.monotonic()
+    again = evaluate(trainer.model, sample.rows).loss  # every rank scores its share
+    validation.spending.spend(time.monotonic() - began, step=trainer.state.global_step)
     if recorded is not None and not math.isclose(again, recorded, rel_tol=SAME_LOSS):
         raise CheckpointError(
             f"{best.path}: its weights score {again:.6f} once loaded, not the {recorded:.6f} recorded at their step, so "
             f"they were not written as best; look with `sightline checkpoints {best.path.parent} verify`"
         )
     lines = [f"{best.path.name} is restored and scores {again:.4f} again"]
-    if trainer.scored.is_part:
+    if sample.is_part:
+        of_all = evaluate(trainer.model, sample.whole).loss
         lines.append(
-            f"{len(trainer.scored.index)} of {len(trainer.eval_set)} validation rows were scored at each evaluation; "
-            f"on all of them {best.path.name} has {of_all:.4f}"
+            f"{len(sample)} of {len(sample.whole)} validation rows were scored at its evaluation; on all of them "
+            f"{best.path.name} has {of_all:.4f}"
         )
     return lines
+
+
+def _recorded(watcher: SightlineCallback, step: int) -> tuple[float | None, int | None]:
+    """Return what the rows scored at a step gave, and how many they were; None where the journal does not say."""
+    run = watcher.run
+    found = None if run is None else next((e for e in run.evaluations if e.step == step), None)
+    if found is None:
+        return None, None
+    return found.loss_of_rows, None if found.losses is None else len(found.losses.loss_sums)

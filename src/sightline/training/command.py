@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import traceback
 from collections.abc import Iterator
@@ -23,7 +24,6 @@ from sightline.training.callback import SightlineCallback
 from sightline.training.changes import changes
 from sightline.training.continuation import Continuation
 from sightline.training.display import Display
-from sightline.training.evaluation_plan import EvaluationPlan
 from sightline.training.examine import refuse_waste
 from sightline.training.facts import run_facts
 from sightline.training.interrupts import Interrupts
@@ -37,7 +37,9 @@ from sightline.training.quiet import quiet_libraries
 from sightline.training.ranks import Ranks
 from sightline.training.recipe import Recipe
 from sightline.training.resuming import ResumePoint, take_up
+from sightline.training.spending import Spending
 from sightline.training.trainer import WatchedTrainer
+from sightline.training.validation import Validation
 
 OWN_SAVING_KEYS = {"save_strategy", "save_steps", "saves_per_epoch", "save_total_limit", "load_best_model_at_end"}
 """Who gives one of these says when to save; Sightline then removes checkpoints only beyond a ``save_total_limit``."""
@@ -129,24 +131,46 @@ def _fine_tune(
         if point is not None:
             _tell_changes(point, prepared, trainer, watcher)
     with _told_failures(recipe.output_dir, trainer, watcher), interrupts.caught():
+        assert trainer.continuation is not None
+        if resume_from is not None:
+            trainer.continuation.resume(resume_from, watcher.ranks)
+            _recall_best(trainer, watcher)
         if is_over:  # it was cut off after its last checkpoint; the Trainer itself would train one more step
             trainer.state.global_step, trainer.state.max_steps = first_step, prepared.cadence.total_steps
         else:
-            assert trainer.continuation is not None
-            trainer.continuation.resumed_from = resume_from
             trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
         if interrupts.signal_name is not None and trainer.state.global_step < trainer.state.max_steps:
             watcher.end(Status.STOPPED, f"interrupted by {interrupts.signal_name}")
             best_dir, lines = None, [_how_to_resume(recipe, trainer.state.global_step)]
         else:
+            if trainer.validation is not None:
+                trainer.validation.spending.close()
             keep_step = _judged(judging, trainer, watcher, interrupts)
             best_dir, lines = restore_best(trainer, watcher, prepared, keep_step)
             if judging is not None and watcher.run is not None:
                 lines += judging.disagreement(watcher.run)
+            lines += _time_spent(trainer, watcher)
             watcher.conclude(trainer.state)
     status = Status.STOPPED if watcher.stopped_by_decision or interrupts.signal_name else Status.FINISHED
     verdict = None if recorder is None else judge_run(recorder.run(), watcher.policy)
     return Outcome(status, verdict, recipe.output_dir, best_dir, interrupts.signal_name, tuple(lines))
+
+
+def _recall_best(trainer: WatchedTrainer, watcher: SightlineCallback) -> None:
+    """Have the best evaluation before a resume known where the run is recorded."""
+    if trainer.validation is not None and watcher.run is not None:
+        known = [e for e in watcher.run.evaluations if math.isfinite(e.eval_loss)]
+        trainer.validation.best = min(known, key=lambda evaluation: evaluation.eval_loss, default=None)
+
+
+def _time_spent(trainer: WatchedTrainer, watcher: SightlineCallback) -> list[str]:
+    """Say which part of the run's time evaluations took, where they had to keep to one."""
+    validation = trainer.validation
+    if validation is None or validation.share is None:
+        return []
+    spent = validation.spending.share
+    watcher.tell_facts({"evaluation_time": round(spent, 4)})
+    return [f"evaluations took {100 * spent:.1f} % of the run's time"]
 
 
 def _judged(
@@ -212,8 +236,8 @@ def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: In
         callbacks[1:1] = [KeepBest(watcher), Rotation(watcher, spread=KEPT_FOR_GOLD if recipe.keep_by == "gold" else 0)]
     elif limit:
         callbacks.append(Rotation(watcher, limit))
-    eval_rows = prepared.eval_rows
-    arguments["eval_on_start"] = eval_rows is not None and not recipe.resume
+    validation = _validation(prepared)
+    arguments["eval_on_start"] = validation is not None and not recipe.resume
     trainer = WatchedTrainer(
         model=model,
         peft_config=peft_config,
@@ -222,12 +246,7 @@ def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: In
         callbacks=callbacks,
         watcher=watcher,
         train_rows=prepared.train_rows,
-        eval_set=None
-        if eval_rows is None
-        else EvalSet(eval_rows, places=[e.where.rpartition("/")[2] for e in eval_rows.examples]),
-        probe_set=None
-        if eval_rows is None
-        else EvalSet(train_probe(prepared.train_rows, eval_rows), name="train probe"),
+        validation=validation,
     )
     trainer.goes_on_unsaved = recipe.on_failed_save == "continue"
     trainer.continuation = Continuation(
@@ -239,26 +258,26 @@ def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: In
         evaluation_due=lambda: interrupts.left_out_evaluation,
     )
     trainer.add_callback(trainer.continuation)
-    if eval_rows is not None and not prepared.cadence.fixed_evaluation:
-        _keep_to_budget(prepared, trainer, watcher)
+    if validation is not None and not prepared.cadence.fixed_evaluation:
+        assert prepared.cadence.eval_steps is not None
+        budget = EvaluationBudget(prepared.cadence.eval_steps, recipe.eval_time_budget, validation.spending)
+        validation.share = recipe.eval_time_budget
+        validation.planner = Planner(prepared, validation.sample.whole, validation.probe.whole)
+        trainer.add_callback(budget)
     trainer.add_callback(interrupts)  # last: it knows what the others want at the step it ends
     return trainer
 
 
-def _keep_to_budget(prepared: Prepared, trainer: WatchedTrainer, watcher: SightlineCallback) -> None:
-    """Have evaluations keep to their share of the time; a resumed run goes on with the rows it had."""
-    assert trainer.eval_set is not None and trainer.probe_set is not None and prepared.cadence.eval_steps is not None
-    planned = EvaluationPlan(prepared.cadence.eval_steps, len(trainer.eval_set), len(trainer.probe_set))
-    share = prepared.recipe.eval_time_budget
-    trainer.budget = EvaluationBudget(planned.interval, share)
-    trainer.add_callback(trainer.budget)
-    if not prepared.recipe.resume:
-        trainer.planner = Planner(planned, prepared, trainer.eval_set, trainer.probe_set)
-        return
-    told = None if watcher.run is None else watcher.run.config.get("evaluation")
-    made = Ranks().told_by_first(EvaluationPlan(**told) if isinstance(told, dict) else planned)
-    trainer.budget.interval = made.interval
-    trainer.score_only(made)
+def _validation(prepared: Prepared) -> Validation | None:
+    """Make the rows ready that evaluations score; None where there are none."""
+    rows = prepared.eval_rows
+    if rows is None:
+        return None
+    return Validation(
+        EvalSet(rows, places=[e.where.rpartition("/")[2] for e in rows.examples]),
+        EvalSet(train_probe(prepared.train_rows, rows), name="train probe"),
+        Spending(prepared.cadence.total_steps),
+    )
 
 
 def _open_journal(prepared: Prepared, point: ResumePoint | None) -> Recorder | None:

@@ -6,6 +6,7 @@
 - ``window``: the training loss summed since the last log line, the step of that line and the tokens since: without
   them the first loss logged after a resume averages only the steps of the new session;
 - ``evaluation_due``: whether a signal came at a step that was to be evaluated; the evaluation is made on resuming;
+- ``evaluation``: how many rows are scored, the level of their loss, and what evaluations have cost so far;
 - ``order``: epoch, rows of it that were trained on, and the hash of their order.
 """
 
@@ -23,6 +24,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sightline.errors import SourceError
 from sightline.sources.files import read_whole
 from sightline.training.harmless import harmless
+from sightline.training.ranks import Ranks
 
 LIMIT_BYTES = 1 << 20
 
@@ -94,6 +96,13 @@ class Continuation(TrainerCallback):  # type: ignore[misc]
         self.resumed_from: Path | None = None
         """The checkpoint that training goes on from, known before it begins."""
 
+    def resume(self, checkpoint: Path, ranks: Ranks) -> None:
+        """Go on from a checkpoint: with the rows that were scored before it, on every rank those of rank 0."""
+        self.resumed_from = checkpoint
+        told = ranks.told_by_first(_read(checkpoint, 0).get("evaluation"))
+        if isinstance(told, dict):
+            self._restore_evaluation(told)
+
     def write(self, checkpoint: Path) -> None:
         """Write this rank's place into a checkpoint that is being saved.
 
@@ -102,7 +111,7 @@ class Continuation(TrainerCallback):  # type: ignore[misc]
         OSError
             If it cannot be written.
         """
-        order = self._order()
+        order, validation = self._order(), self.trainer.validation
         state = {
             "sightline_state": 1,
             "run": self.run_id,
@@ -110,6 +119,7 @@ class Continuation(TrainerCallback):  # type: ignore[misc]
             "evaluation_due": self.evaluation_due(),
             "window": asdict(self._window()),
             "order": None if order is None else asdict(order),
+            "evaluation": None if validation is None else validation.state(),
         }
         path = checkpoint / state_file(self.trainer.args.process_index)
         path.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
@@ -155,6 +165,11 @@ class Continuation(TrainerCallback):  # type: ignore[misc]
         rows = min(len(order), steps * args.gradient_accumulation_steps * args.train_batch_size * args.world_size)
         digest = order.digest(rows)
         return None if digest is None else Order(order.epoch, rows, digest)
+
+    @harmless
+    def _restore_evaluation(self, told: Mapping[str, Any]) -> None:
+        if self.trainer.validation is not None:
+            self.trainer.validation.restore(told)
 
     @harmless
     def _restore_window(self, told: Mapping[str, Any]) -> None:

@@ -47,7 +47,7 @@ def write_merged(trainer: WatchedTrainer, prepared: Prepared, ranks: Ranks, card
         If the merged weights, loaded from the disk, give another loss; nothing is written then.
     """
     folder = prepared.recipe.output_dir / "merged"
-    rows = None if trainer.scored is None else trainer.scored.rows
+    rows = None if trainer.validation is None else trainer.validation.sample.rows
     before = None if rows is None else evaluate(trainer.model, rows).loss
     adapted = trainer.accelerator.unwrap_model(trainer.model)
     merged = adapted.merge_and_unload(safe_merge=True).to("cpu")

@@ -11,6 +11,7 @@ from sightline.training.evaluation_plan import FEWEST_ROWS, EvaluationPlan, plan
 from sightline.training.prepare import Prepared
 from sightline.training.ranks import Ranks
 from sightline.training.sample import Sample
+from sightline.training.validation import tokens
 
 WARM_UP_ROWS = 8
 STEP_PER_PASS = 2.5
@@ -19,43 +20,37 @@ padded rows. Only the first guess: steps are timed as soon as there are some."""
 
 
 class Planner:
-    """Times a few rows of the validation set and fits the plan into its share of the run that this suggests.
+    """Times a few rows of the validation set and spares as many as their share of the run then asks for.
 
     Parameters
     ----------
-    planned : EvaluationPlan
-        What ``evals_per_epoch`` asks for, on all rows.
     prepared : Prepared
         Rows and steps of the run.
     eval_set, probe_set : EvalSet
         What could be scored.
     """
 
-    def __init__(self, planned: EvaluationPlan, prepared: Prepared, eval_set: EvalSet, probe_set: EvalSet) -> None:
-        self.planned = planned
+    def __init__(self, prepared: Prepared, eval_set: EvalSet, probe_set: EvalSet) -> None:
         self.prepared = prepared
         self.eval_set = eval_set
         self.probe_set = probe_set
 
     def __call__(self, model: nn.Module) -> EvaluationPlan:
         """Return the plan, the same on every rank."""
-        evaluate(model, Sample.of(self.eval_set, WARM_UP_ROWS).rows)  # the first pass pays for what is made once
-        few = Sample.of(self.eval_set, FEWEST_ROWS).rows
+        evaluate(model, Sample.drawn(self.eval_set, WARM_UP_ROWS).rows)  # the first pass pays for what is made once
+        few = Sample.drawn(self.eval_set, FEWEST_ROWS).rows
         began = time.perf_counter()
         evaluate(model, few)
-        token_s = (time.perf_counter() - began) / _tokens(few)
+        token_s = (time.perf_counter() - began) / tokens(few)
         cadence, train_rows = self.prepared.cadence, self.prepared.train_rows
         step_tokens = train_rows.tokens / len(train_rows) * cadence.rows_per_step  # ranks share passes and steps alike
         plan = plan_evaluations(
-            self.planned,
-            eval_s=token_s * _tokens(self.eval_set),
-            probe_s=token_s * _tokens(self.probe_set),
+            EvaluationPlan(len(self.eval_set), len(self.probe_set)),
+            evaluations=cadence.evaluations,
+            eval_s=token_s * tokens(self.eval_set),
+            probe_s=token_s * tokens(self.probe_set),
             step_s=STEP_PER_PASS * token_s * step_tokens,
             total_steps=cadence.total_steps,
             share=self.prepared.recipe.eval_time_budget,
         )
         return Ranks().told_by_first(plan)
-
-
-def _tokens(rows: EvalSet) -> int:
-    return max(1, sum(len(ids) for ids in rows.ids))

@@ -12,10 +12,9 @@ What differs from SFTTrainer, and why:
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,18 +27,15 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
 from sightline.decisions.rising import PLACES
-from sightline.evaluation import EvalSet, evaluate
-from sightline.runs import Evaluation, ExampleLosses
-from sightline.training.budget import EvaluationBudget
+from sightline.runs import Evaluation
 from sightline.training.callback import SightlineCallback
 from sightline.training.continuation import Continuation
-from sightline.training.evaluation_plan import EvaluationPlan
 from sightline.training.labelled_head import project_labelled_positions
 from sightline.training.ranks import Ranks
 from sightline.training.row_order import RowOrder
 from sightline.training.rows import TokenisedRow
-from sightline.training.sample import Sample
 from sightline.training.saving import save_checkpoint
+from sightline.training.validation import Validation
 
 MOST_PLACES = 10_000
 """Rows whose file and line the journal names."""
@@ -72,7 +68,7 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         Gets the exact losses of every evaluation.
     train_rows : sequence of TokenisedRow
         What is learnt.
-    eval_set, probe_set : EvalSet
+    validation : Validation or None
         Validation rows and the train probe, ready to be scored.
     **kwargs
         As SFTTrainer takes them.
@@ -85,26 +81,19 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         *,
         watcher: SightlineCallback,
         train_rows: Sequence[TokenisedRow],
-        eval_set: EvalSet | None,
-        probe_set: EvalSet | None,
+        validation: Validation | None,
         **kwargs: Any,
     ) -> None:
         watcher.evaluation.expect()
         packing = kwargs["args"].packing
         # Unless TRL is to pack them, it needs to see only one row; the rows themselves are put in its place below.
         shown = Dataset.from_list([as_features(row) for row in (train_rows if packing else [train_rows[0]])])
-        super().__init__(train_dataset=shown, eval_dataset=shown if eval_set else None, **kwargs)
+        super().__init__(train_dataset=shown, eval_dataset=None if validation is None else shown, **kwargs)
         if not packing:
             self.train_dataset = RowsInMemory(train_rows)
         self.remove_callback(PrinterCallback)  # what is logged is shown by the display
         self.watcher = watcher
-        self.eval_set = eval_set
-        self.probe_set = probe_set
-        self.budget: EvaluationBudget | None = None
-        self.planner: Callable[[nn.Module], EvaluationPlan] | None = None
-        """Asked before the base model is scored how many rows to score, on every rank."""
-        self.scored = None if eval_set is None else Sample.of(eval_set, len(eval_set))
-        self.scored_probe = None if probe_set is None else Sample.of(probe_set, len(probe_set))
+        self.validation = validation
         self._plain_loss = (
             self.args.loss_type == "nll"
             and self.compute_loss_func is None
@@ -113,8 +102,7 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         )
         if self._plain_loss:
             project_labelled_positions(self.model)
-        self._places_told = False
-        self._best: ExampleLosses | None = None
+        self._rows_told = 0
         self._blindness_told = False
         self.tokens_since_log: torch.Tensor | int = 0
         self._logged_at = time.perf_counter()
@@ -133,12 +121,12 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
 
         Once training has begun an evaluation that fails is left out and told: training goes on.
         """
-        if eval_dataset is not None or self.eval_set is None:
+        if eval_dataset is not None or self.validation is None:
             metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
             return metrics
         began = time.perf_counter()
         try:
-            evaluation = self._evaluate_exactly()
+            evaluation = self.validation.evaluate(self.model, self.state.global_step)
         except Exception as error:  # on all ranks alike
             if self.state.global_step == 0:  # nothing is lost yet, and the next evaluation would fail as well
                 raise
@@ -152,52 +140,31 @@ class WatchedTrainer(SFTTrainer):  # type: ignore[misc]
         if evaluation.losses is not None and evaluation.losses.non_finite:
             metrics["eval_non_finite_rows"] = float(evaluation.losses.non_finite)
         self.watcher.evaluation.receive(evaluation)
-        self._tell_blindness(evaluation)
+        self.validation.look_ahead(evaluation)
+        self._tell_rows(evaluation)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _tell_blindness(self, evaluation: Evaluation) -> None:
-        """Say once, as soon as the loss has stopped falling, that the rows scored show no change of 1 %."""
-        losses, best = evaluation.losses, self._best
-        if losses is None or not math.isfinite(losses.loss):
-            return
-        if best is None or losses.loss < best.loss:
-            self._best = losses
-        elif self.scored is not None and not self._blindness_told:
-            told = self.scored.blind_to(best, losses)
-            self._blindness_told = told is not None
-            if told is not None:
-                self.watcher.tell(told)
-
-    def score_only(self, plan: EvaluationPlan) -> None:
-        """Score these many rows at every evaluation from now on, and let the journal know."""
-        assert self.eval_set is not None and self.probe_set is not None
-        self.scored = Sample.of(self.eval_set, plan.eval_rows)
-        self.scored_probe = Sample.of(self.probe_set, plan.probe_rows)
-        self.watcher.tell_facts({"evaluation": dataclasses.asdict(plan)})
-        self._places_told = False
-
-    def _evaluate_exactly(self) -> Evaluation:
-        if self.planner is not None and self.state.global_step == 0:
-            plan = self.planner(self.model)
-            if self.budget is not None:
-                self.budget.interval = plan.interval
-            self.score_only(plan)
-            self.planner = None
-        assert self.scored is not None and self.scored_probe is not None
-        if not self._places_told and 0 < len(self.scored.rows.places) <= MOST_PLACES:
-            self.watcher.tell_facts({PLACES: self.scored.rows.places})
-        self._places_told = True
-        began = time.perf_counter()
-        losses = evaluate(self.model, self.scored.rows)
-        probe = evaluate(self.model, self.scored_probe.rows)
-        runtime_s = time.perf_counter() - began
-        if self.budget is not None:
-            self.budget.took(runtime_s)
-        return Evaluation(
-            step=self.state.global_step, eval_loss=losses.loss, losses=losses, probe=probe, runtime_s=runtime_s
-        )
+    def _tell_rows(self, evaluation: Evaluation) -> None:
+        """Let the journal know which rows were scored, and a person what they show and what they cannot show."""
+        assert self.validation is not None
+        sample, before = self.validation.sample, self._rows_told
+        if len(sample) != before:
+            self._rows_told = len(sample)
+            facts: dict[str, Any] = {"evaluation": {"eval_rows": len(sample), "of_rows": len(sample.whole)}}
+            if 0 < len(sample.rows.places) <= MOST_PLACES:
+                facts[PLACES] = sample.rows.places
+            self.watcher.tell_facts(facts)
+            if before and evaluation.measured_loss is not None:
+                self.watcher.tell(
+                    f"{len(sample)} instead of {before} of {len(sample.whole)} validation rows are scored from step "
+                    f"{evaluation.step} on, so that a change of 1% shows; on them the loss is "
+                    f"{evaluation.measured_loss:.4f}, and eval_loss {evaluation.eval_loss:.4f} goes on from the rows before"
+                )
+        if self.validation.blindness is not None and not self._blindness_told:
+            self._blindness_told = True
+            self.watcher.tell(self.validation.blindness)
 
     def compute_loss(
         self,

@@ -1,0 +1,108 @@
+"""Spending: what evaluations have cost of a run's time, and whether one more keeps to their share. No torch.
+
+Whatever was really spent is held against the time that has really passed, so a guess that was wrong, a machine that
+slows down or a validation set that grows show at once: the next evaluation waits. With T seconds passed, S of them spent
+on evaluations and c what one more will cost, it may take place when
+
+    S - (1 - p) O + c + p E  <=  share (T + c + p E)
+
+where O is what was spent before the first step (the base model), E what will be spent after the last one (the check of the
+best weights), and p goes from 0 to 1 over the first half of the run: what has to be paid in any case is paid off evenly,
+so that the beginning of the run is seen as well as the rest. From there on the share holds wherever the run ends. And
+what is left must last for the evaluation of the last step: S + 2 c + E <= share (T' + 2 c + E), T' being the time that
+will have passed after the training steps that are left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+PAID_OFF = 0.5
+"""Part of the run over which what has to be spent in any case is paid off."""
+
+
+class Spending:
+    """The account of a run's evaluations, this process's and those before a resume.
+
+    Parameters
+    ----------
+    total_steps : int
+        Optimizer steps of the whole run.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self.total_steps = total_steps
+        self.spent_s = 0.0
+        """All seconds spent on evaluations."""
+        self.opening_s = 0.0
+        """Those of them before the first step."""
+        self.next_s = 0.0
+        """What one more evaluation will cost."""
+        self.closing_s = 0.0
+        """What will be spent after the last step."""
+        self.last_step = 0
+        """The last step that something was spent at."""
+        self._began = time.monotonic()
+        self._closed_s: float | None = None
+
+    @property
+    def passed_s(self) -> float:
+        """Seconds of the run so far, those of earlier processes up to the checkpoint among them."""
+        return time.monotonic() - self._began if self._closed_s is None else self._closed_s
+
+    @property
+    def share(self) -> float:
+        """Part of the run's time so far that went to evaluations."""
+        return self.spent_s / self.passed_s if self.passed_s > 0 else 0.0
+
+    def spend(self, seconds: float, *, step: int) -> None:
+        """Take note of what was spent at a step."""
+        self.spent_s += seconds
+        if self._closed_s is not None:
+            self._closed_s += seconds
+        self.last_step = step
+        if step == 0:
+            self.opening_s += seconds
+
+    def close(self) -> None:
+        """Stop the clock: the training is over, and only what is spent on evaluations still counts as time of the run."""
+        self._closed_s = self.passed_s
+
+    def step_s(self, step: int) -> float:
+        """Mean seconds of a step up to this one, whatever else than evaluation is done in it."""
+        return max(0.0, self.passed_s - self.spent_s) / max(step, 1)
+
+    def lacking_s(self, share: float, step: int) -> float:
+        """Return the seconds that are to pass before one more evaluation keeps to its share; 0 or less: none."""
+        paid = min(1.0, step / (PAID_OFF * self.total_steps))
+        coming = self.next_s + paid * self.closing_s
+        owed = self.spent_s - (1.0 - paid) * self.opening_s + coming
+        return owed / share - (self.passed_s + coming)
+
+    def lasts(self, share: float, step: int) -> bool:
+        """Whether one more evaluation leaves enough for that of the last step."""
+        coming = 2.0 * self.next_s + self.closing_s
+        return self.spent_s + coming <= share * (self._end_s(step) + coming)
+
+    def left_s(self, share: float, step: int) -> float:
+        """Return the seconds that all evaluations after this step may take together, the closing one included."""
+        training_s = self._end_s(step) - self.spent_s
+        return share / (1.0 - share) * training_s - self.spent_s
+
+    def state(self) -> dict[str, float]:
+        """Return what a checkpoint keeps of the account."""
+        numbers = {name: getattr(self, name) for name in ("spent_s", "opening_s", "next_s", "closing_s")}
+        return {**numbers, "passed_s": self.passed_s, "last_step": self.last_step}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with the account of a checkpoint."""
+        for name in ("spent_s", "opening_s", "next_s", "closing_s"):
+            setattr(self, name, float(state[name]))
+        self.last_step = int(state["last_step"])
+        self._began = time.monotonic() - float(state["passed_s"])
+
+    def _end_s(self, step: int) -> float:
+        """Seconds that will have passed after the training steps that are left."""
+        return self.passed_s + max(0, self.total_steps - step) * self.step_s(step)
