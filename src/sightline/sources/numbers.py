@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ MAX_STEP = 2**53
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,5})?", re.ASCII)
 _NUMBER_SIGNS = str.maketrans("", "", "0123456789.eE+-")
 _SHORT = 40
+_NUMBERS = frozenset({float, int})
 _WORDS = {
     "nan": math.nan,
     "inf": math.inf,
@@ -58,21 +59,33 @@ def as_step(value: Any) -> int | None:
     return int(number)
 
 
-def as_array(values: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Return many logged values as float64 and which of them are numbers (None: all)."""
-    kinds = set(map(type, values))
-    if kinds <= {float, int}:
-        numbers = np.array(values, dtype=np.float64)
-        if numbers.size and (numbers.max() >= INFINITY or numbers.min() <= -INFINITY):
-            numbers[numbers == NAN] = np.nan
-            numbers[numbers == INFINITY] = np.inf
-            numbers[numbers == -INFINITY] = -np.inf
-        return numbers, None
+def as_array(
+    values: Sequence[Any], kinds: Set[type] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+    """Return many logged values, whose types may be given, as float64 and which of them are numbers (None: all)."""
+    kinds = set(map(type, values)) if kinds is None else kinds
+    if kinds <= _NUMBERS:
+        return _restored_array(values), None
     if kinds == {str} and (plain := _plain_texts(values)) is not None:
         return plain, None
     each = [as_float(value) for value in values]
     valid = np.array([value is not None for value in each], dtype=np.bool_)
     return np.array([math.nan if value is None else value for value in each], dtype=np.float64), valid
+
+
+def as_floats(values: Sequence[Any]) -> NDArray[np.float64] | None:
+    """Return logged values as float64 if each is a plain number, else None."""
+    return _restored_array(values) if set(map(type, values)) <= _NUMBERS else None
+
+
+def _restored_array(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return parsed numbers with NaN and infinities where their stand-ins are."""
+    numbers = np.array(values, dtype=np.float64)
+    if numbers.size and (numbers.max() >= INFINITY or numbers.min() <= -INFINITY):
+        numbers[numbers == NAN] = np.nan
+        numbers[numbers == INFINITY] = np.inf
+        numbers[numbers == -INFINITY] = -np.inf
+    return numbers
 
 
 def _plain_texts(values: Sequence[str]) -> NDArray[np.float64] | None:

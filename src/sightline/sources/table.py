@@ -10,6 +10,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, compress
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from sightline.runs import Status
 from sightline.runs.names import EPOCH_NAMES, STEP_NAMES, is_loss
-from sightline.sources.numbers import as_array
+from sightline.sources.numbers import as_array, as_floats
 
 MAX_METRICS = 10_000
 """Metrics of one log; names beyond are left out and counted."""
@@ -37,13 +38,22 @@ _GENERIC_NAMES = frozenset(
 
 Column = tuple[NDArray[np.int32], NDArray[np.float64]]
 """Row numbers (n,), ascending, and the values there (n,)."""
+Alike = tuple[tuple[str, ...], NDArray[np.int64], list[Any]]
+"""Names, which of the rows have just these, shape (n,), and their values, row after row."""
 Unit = Literal["step", "epoch", "index"]
 
 
 class Table:
-    """Columns of numbers that grow row by row."""
+    """Columns of numbers that grow row by row.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    nested : bool
+        Whether numbers in nested objects are taken too, named ``outer/inner``.
+    """
+
+    def __init__(self, *, nested: bool = True) -> None:
+        self._nesting = _MAX_NESTING if nested else 0
         self.rows = 0
         self.left_out = 0
         """Values whose metric came after MAX_METRICS others."""
@@ -52,18 +62,26 @@ class Table:
         self._columns: dict[str, tuple[array[int], array[float]]] = {}
 
     def add(self, entries: Sequence[Mapping[str, Any]], prefix: str = "") -> None:
-        """Append rows; every name gets the prefix, numbers in nested objects are named ``outer/inner``."""
-        for names, places, columns in alike(entries):
-            rows = np.array(places, dtype=np.int64) + self.rows
-            for name, values in zip(names, columns, strict=True):
-                self._add_column(prefix + name, rows, values, _MAX_NESTING)
-        self.rows += len(entries)
+        """Append rows; every name gets the prefix."""
+        self.add_alike(alike(entries), len(entries), prefix)
+
+    def add_alike(self, groups: Iterable[Alike], count: int, prefix: str = "") -> None:
+        """Append ``count`` rows that ``alike`` has sorted already."""
+        for names, places, values in groups:
+            rows = places + self.rows
+            numbers = as_floats(values)
+            for i, name in enumerate(names):
+                if numbers is not None:
+                    self.add_values(prefix + name, rows, numbers[i :: len(names)])
+                else:
+                    self._add_column(prefix + name, rows, values[i :: len(names)], self._nesting)
+        self.rows += count
 
     def add_columns(self, columns: Mapping[str, Sequence[Any]], count: int) -> None:
         """Append ``count`` rows given as columns; a shorter column lacks the last rows."""
         rows = np.arange(self.rows, self.rows + count, dtype=np.int64)
         for name, values in columns.items():
-            self._add_column(name, rows[: len(values)], values, _MAX_NESTING)
+            self._add_column(name, rows[: len(values)], values, self._nesting)
         self.rows += count
 
     def add_values(self, name: str, rows: NDArray[np.int64], values: NDArray[np.float64]) -> None:
@@ -91,7 +109,8 @@ class Table:
         return result
 
     def _add_column(self, name: str, rows: NDArray[np.int64], values: Sequence[Any], nesting: int) -> None:
-        if nesting and dict in set(map(type, values)):
+        kinds = set(map(type, values))
+        if nesting and dict in kinds:
             inner = [(row, value) for row, value in zip(rows.tolist(), values, strict=True) if type(value) is dict]
             keys = dict.fromkeys(key for _, value in inner for key in value)
             for key in list(keys)[: MAX_METRICS + 1]:
@@ -99,51 +118,38 @@ class Table:
                 places = np.array([row for row, _ in having], dtype=np.int64)
                 self._add_column(f"{name}/{key}", places, [value for _, value in having], nesting - 1)
             return
-        numbers, valid = as_array(values)
+        numbers, valid = as_array(values, kinds)
         if valid is None:
             self.add_values(name, rows, numbers)
         elif valid.any():
             self.add_values(name, rows[valid], numbers[valid])
 
 
-def alike(
-    entries: Sequence[Mapping[str, Any]],
-) -> Iterator[tuple[tuple[str, ...], Sequence[int], list[tuple[Any, ...]]]]:
-    """Yield entries with the same keys together, column by column.
-
-    Yields
-    ------
-    names : tuple of str
-        Their keys.
-    places : sequence of int
-        Which of the entries they are.
-    columns : list of tuple
-        Values by key, in the order of ``names``.
-    """
+def alike(entries: Sequence[Mapping[str, Any]]) -> Iterator[Alike]:
+    """Yield entries with the same keys together; those without any are passed over."""
     sizes = np.fromiter(map(len, entries), dtype=np.int64, count=len(entries))
     for size in dict.fromkeys(sizes.tolist()):
+        if not size:
+            continue
         alone = sizes == size
-        places = range(len(entries)) if alone.all() else np.flatnonzero(alone).tolist()
-        chosen = entries if len(places) == len(entries) else list(map(entries.__getitem__, places))
-        if size > 1:
-            names = tuple(chosen[0])
-            try:  # as many keys and all of these: the same keys
-                yield names, places, list(zip(*map(itemgetter(*names), chosen), strict=True))
-            except KeyError:
-                yield from _alike_one_by_one(entries, places)
-        elif size:
-            yield from _alike_one_by_one(entries, places)
+        places = np.flatnonzero(alone)
+        chosen = entries if places.size == len(entries) else list(compress(entries, alone.tolist()))
+        names = tuple(chosen[0])
+        try:  # as many keys and all of these: the same keys
+            yield names, places, _flat(chosen, names)
+        except KeyError:
+            shapes: dict[tuple[str, ...], list[int]] = {}
+            for i in places.tolist():
+                shapes.setdefault(tuple(entries[i]), []).append(i)
+            for names, own in shapes.items():
+                yield names, np.array(own, dtype=np.int64), _flat([entries[i] for i in own], names)
 
 
-def _alike_one_by_one(
-    entries: Sequence[Mapping[str, Any]], places: Sequence[int]
-) -> Iterator[tuple[tuple[str, ...], Sequence[int], list[tuple[Any, ...]]]]:
-    """Yield entries with the same keys together where their number does not tell them apart."""
-    shapes: dict[tuple[str, ...], list[int]] = {}
-    for i in places:
-        shapes.setdefault(tuple(entries[i]), []).append(i)
-    for names, own in shapes.items():
-        yield names, own, [tuple(entries[i][name] for i in own) for name in names]
+def _flat(entries: Sequence[Mapping[str, Any]], names: tuple[str, ...]) -> list[Any]:
+    """Return the values of entries one after the other, each entry's in the order of the names."""
+    if len(names) == 1:
+        return list(map(itemgetter(names[0]), entries))
+    return list(chain.from_iterable(map(itemgetter(*names), entries)))
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.errors import MalformedLog, SourceError
-from sightline.runs import Checkpoint, Curve, Run, Segment, Status
+from sightline.runs import Checkpoint, Run, Segment, Status
 from sightline.runs.names import judged_metrics, not_a_loss
 from sightline.sources.files import as_utf8, head, is_folder, is_regular, read_whole
+from sightline.sources.json_blocks import parse_apart
 from sightline.sources.json_text import collector_paused, parse, parse_start
-from sightline.sources.numbers import MAX_STEP, as_array, as_step
-from sightline.sources.table import MAX_METRICS, alike
+from sightline.sources.numbers import as_step
+from sightline.sources.trainer_history import History
 
 NAME = "trainer_state"
 STATE_FILE = "trainer_state.json"
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,15})")
 _MTIME_DOUBT_NS = 2 * 10**9  # states written within 2 s of each other are not told apart by their clock
-_BLOCK = 2048  # entries whose columns are taken at once: as many as stay in the processor's cache
 _CONFIG_KEYS = (
     "best_global_step",
     "best_metric",
@@ -52,9 +51,7 @@ class _State:
 
     path: Path
     fields: dict[str, Any]
-    history: list[dict[str, Any]]
-    """Each entry has an int ``step``."""
-    steps: NDArray[np.int64]
+    history: History
     damage: list[str] = field(default_factory=list)
 
     @property
@@ -63,7 +60,7 @@ class _State:
 
     @property
     def last_step(self) -> int:
-        return max(self.global_step, int(self.steps[-1]) if self.steps.size else 0)
+        return max(self.global_step, int(self.history.steps[-1]) if len(self.history) else 0)
 
 
 def recognises(path: Path) -> bool:
@@ -135,11 +132,11 @@ def _newest(folders: Sequence[Path]) -> _State:
     main = max(states, key=lambda state: (state.last_step, len(state.history)))
     for other in states:
         newer = written[other.path] > written[main.path] + _MTIME_DOUBT_NS
-        if newer and not _is_prefix(other.history, main.history):
+        if newer and not other.history.is_prefix_of(main.history):
             damage.append(f"{main.path}: left out, {other.path} is newer and tells another history")
             main = other
     main.damage[:0] = damage
-    if _late(main):
+    if main.history.begins_late:
         _add_earlier(main, [file for file in files if file != main.path])
     return main
 
@@ -153,32 +150,25 @@ def _readable(files: Iterable[Path], damage: list[str]) -> Iterable[_State]:
             damage.append(str(error))
 
 
-def _is_prefix(shorter: list[dict[str, Any]], longer: list[dict[str, Any]]) -> bool:
-    """Return whether one history is the beginning of another (its closing summary aside)."""
-    if shorter and "train_runtime" in shorter[-1]:
-        shorter = shorter[:-1]
-    return shorter == longer[: len(shorter)]
-
-
-def _late(state: _State) -> bool:
-    """Return whether a history begins later than its own logging interval explains: older entries were lost."""
-    if len(state.history) < 2:
-        return False
-    first, last = state.history[0]["step"], state.history[-1]["step"]
-    return bool(first > 2 * max(1, (last - first) / (len(state.history) - 1)) + 1)
-
-
 def _add_earlier(main: _State, files: Sequence[Path]) -> None:
     """Put entries of older checkpoints in front of a history that begins late."""
     for file in reversed(files):
-        first = main.history[0]["step"]
         for earlier in _readable([file], main.damage):
-            main.history[:0] = [entry for entry in earlier.history if entry["step"] < first]
-            main.steps = np.concatenate([earlier.steps[earlier.steps < first], main.steps])
+            main.history = main.history.after(earlier.history)
 
 
 def _load(path: Path) -> _State:
     content = read_whole(path)
+    try:
+        fields, blocks = parse_apart(content, "log_history")
+        history = History.of(blocks)
+    except ValueError:
+        return _load_whole(path, content)
+    return _State(path, fields, history, [f"{path}: {sentence}" for sentence in history.damage])
+
+
+def _load_whole(path: Path, content: bytes) -> _State:
+    """Return a state that is no Trainer's own print, or a damaged one."""
     damage: list[str] = []
     try:
         fields = parse(content)
@@ -187,15 +177,12 @@ def _load(path: Path) -> _State:
         if fields is None:
             raise MalformedLog(f"{path}: no valid JSON ({error}); was the file cut short?") from None
         damage.append(f"{path}: cut short or damaged ({error}); read up to the last whole entry before it")
-    history = fields.get("log_history") if isinstance(fields, dict) else None
-    if not isinstance(history, list):
-        found = type(fields).__name__ if history is None else f"log_history of type {type(history).__name__}"
+    entries = fields.get("log_history") if isinstance(fields, dict) else None
+    if not isinstance(entries, list):
+        found = type(fields).__name__ if entries is None else f"log_history of type {type(entries).__name__}"
         raise MalformedLog(f"{path}: found {found}, expected an object with a list log_history")
-    if not set(map(type, history)) <= {dict}:
-        entries = [entry for entry in history if type(entry) is dict]
-        damage.append(f"{path}: {len(history) - len(entries)} entries of log_history are no objects and were left out")
-        history = entries
-    return _State(path, fields, *_with_steps(history), damage)
+    history = History.of([entries])
+    return _State(path, fields, history, damage + [f"{path}: {sentence}" for sentence in history.damage])
 
 
 def _salvaged(content: bytes) -> Any:
@@ -208,35 +195,14 @@ def _salvaged(content: bytes) -> Any:
         return None
 
 
-def _with_steps(entries: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
-    """Return the entries and their steps, shape (n,); entries without one belong to the step before them."""
-    try:
-        steps = list(map(itemgetter("step"), entries))
-        if set(map(type, steps)) <= {int}:
-            known = np.array(steps, dtype=np.int64)
-            if not known.size or (known.min() >= 0 and known.max() <= MAX_STEP):
-                return entries, known
-    except (KeyError, OverflowError):
-        pass
-    last = 0
-    with_steps = []
-    for entry in entries:
-        step = as_step(entry.get("step"))
-        last = last if step is None else step
-        with_steps.append({**entry, "step": last})
-    return with_steps, np.array([entry["step"] for entry in with_steps], dtype=np.int64)
-
-
 def _run(path: Path, state: _State, checkpoints: Sequence[Checkpoint]) -> Run:
-    entries, steps = state.history, state.steps
+    history = state.history
     segments = [Segment(0)]
-    kept = kept_after_rollbacks(steps)
+    kept = kept_after_rollbacks(history.steps)
     if not kept.all():
-        segments += [Segment(int(step)) for step in _resumed_from(steps)]
-        entries, steps = [entry for entry, keep in zip(entries, kept.tolist(), strict=True) if keep], steps[kept]
-    left_out: list[str] = []
-    curves = _curves(entries, steps, left_out)
-    state.damage += [f"{state.path}: {sentence}" for sentence in left_out]
+        segments += [Segment(step) for step in _resumed_from(history.steps)]
+        history = history.where(kept)
+    curves = history.curves()
     train_metric, eval_metric = judged_metrics({name: len(curve) for name, curve in curves.items()})
     config = {key: state.fields[key] for key in _CONFIG_KEYS if state.fields.get(key) is not None}
     if reason := not_a_loss(curves):
@@ -276,36 +242,9 @@ def _resumed_from(steps: NDArray[np.int64]) -> list[int]:
     return [int(steps[: i + 1][steps[: i + 1] < steps[i + 1]].max(initial=0)) for i in back.tolist()]
 
 
-def _curves(entries: list[dict[str, Any]], steps: NDArray[np.int64], damage: list[str]) -> dict[str, Curve]:
-    """Return the curves of all numeric metrics; entries of one shape are taken column by column."""
-    pieces: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float64]]]] = {}
-    left_out = 0
-    for begin in range(0, len(entries), _BLOCK):
-        block_steps = steps[begin : begin + _BLOCK]
-        for names, places, columns in alike(entries[begin : begin + _BLOCK]):
-            own_steps = block_steps[places]
-            for name, column in zip(names, columns, strict=True):
-                if name == "step":
-                    continue
-                if len(pieces) >= MAX_METRICS and name not in pieces:
-                    left_out += 1
-                    continue
-                values, valid = as_array(column)
-                if valid is None:
-                    pieces.setdefault(name, []).append((own_steps, values))
-                elif valid.any():
-                    pieces.setdefault(name, []).append((own_steps[valid], values[valid]))
-    if left_out:
-        damage.append(f"more than {MAX_METRICS} metrics; {left_out} values were left out")
-    return {
-        name: Curve.of(np.concatenate([s for s, _ in parts]), np.concatenate([v for _, v in parts]))
-        for name, parts in pieces.items()
-    }
-
-
 def _status(state: _State, max_steps: int | None) -> Status:
-    """Return how the run ended: the Trainer logs a summary with its runtime when it leaves its loop in order."""
-    if not any("train_runtime" in entry for entry in state.history[-5:]):
+    """Return how the run ended."""
+    if not state.history.closes:
         return Status.UNKNOWN
     return Status.STOPPED if max_steps and state.last_step < max_steps else Status.FINISHED
 
