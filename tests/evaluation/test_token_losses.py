@@ -87,6 +87,34 @@ def test_small_losses_keep_their_digits() -> None:
     torch.testing.assert_close(found.double(), exact, rtol=2e-6, atol=0.0)
 
 
+@pytest.mark.parametrize("offset", [-500.0, -150.0, -70.0, 70.0, 150.0, 500.0])
+@torch.no_grad()
+def test_logits_far_from_zero(offset: float) -> None:
+    """A constant added to all logits, beyond what float32 can exponentiate, changes no loss."""
+    module = head_of(1500, 16, bias=True)
+    module.bias += offset
+    hidden, targets = torch.randn(30, 16), torch.randint(1500, (30,))
+    exact = by_definition(Head(module), hidden, targets)
+    torch.testing.assert_close(
+        token_losses.token_losses(Head(module), hidden, targets).double(), exact, rtol=1e-5, atol=2e-4
+    )
+
+
+@torch.no_grad()
+def test_a_sum_too_small_for_float32() -> None:
+    """Where a target is not shifted and its rivals are too small for float32, they still count."""
+    module = nn.Linear(1, 600)
+    module.weight.zero_()
+    module.bias.fill_(-100.0)
+    module.bias[7] = -40.0
+    module.bias[8] = -42.0
+    targets = torch.tensor([7, 8, 300])
+    exact = by_definition(Head(module), torch.zeros(3, 1), targets)
+    torch.testing.assert_close(
+        token_losses.token_losses(Head(module), torch.zeros(3, 1), targets).double(), exact, rtol=1e-5, atol=1e-5
+    )
+
+
 @torch.no_grad()
 def test_losses_past_float32_exp() -> None:
     """Where a sum of exponentials overflows, the position is done again the ordinary way."""

@@ -1,9 +1,10 @@
 """The loss of each labelled token from the head's input, without a full logits tensor.
 
-For a position with hidden state h and target t the loss is ``log sum_v exp(z_v - z_t)`` with logits ``z = W h + b``.
-The sum runs over tiles of the vocabulary that stay in the cache. The target's own term is the exact 1 of ``log1p``, so
-that small losses keep their digits, and no pass for a maximum is needed: the sum overflows only for losses above 88
-nats, and those few positions are done again the ordinary way.
+For a position with hidden state h and target t the loss is ``log(1 + sum_{v != t} exp(z_v) / exp(z_t))`` with logits
+``z = W h + b``. The sum runs over tiles of the vocabulary that stay in the cache. The target's own term is the exact 1 of
+``log1p``, so that small losses keep their digits. No pass for a maximum is needed: where the target's logit is far from
+0, all logits of the position are shifted by it, and the few sums that still leave float32's range (losses above 88
+nats, for one) are done again the ordinary way.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sightline.evaluation.products import is_plain_weight, quickest_linear
+from sightline.evaluation.products import is_plain_weight, product
 
 LOG2_E = math.log2(math.e)
 CPU_TILE = (1024, 512)
 """Positions and vocabulary entries of a tile on a CPU: 2 MiB of float32, which stay in its cache."""
 DEVICE_TILE = (4096, 16384)
 """The same on an accelerator: 256 MiB."""
+LARGE_LOGIT = 60.0
+"""Target's logit, in units of log 2, past which a position's logits are shifted by it before they are exponentiated."""
+SMALLEST_SUM = 2.0**-60
+"""Sums below this may have lost terms that float32 cannot hold, unless they were shifted."""
 WHOLE_ROWS = 64
 """Positions whose whole rows of logits are made at once."""
 
@@ -120,19 +125,18 @@ class _Tiles:
         return rounded if self.narrow_product else rounded.to(self.wide) * self.unit
 
     def own(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the target's logit of each position, shape (n, 1)."""
+        """Return the target's logit of each position, shape (n,)."""
         weight = self.weight[targets].to(self.dtype).to(self.wide)
         logits = (hidden.to(self.wide) * weight).sum(-1)
-        return self._finished(logits, None if self.bias is None else self.bias[targets]).unsqueeze(-1)
+        return self._finished(logits, None if self.bias is None else self.bias[targets])
 
-    def logits(self, hidden: torch.Tensor, begin: int, end: int) -> torch.Tensor:
-        """Return the logits of some vocabulary entries, shape (n, end - begin)."""
+    def logits(self, hidden: torch.Tensor, begin: int, end: int, out: torch.Tensor) -> torch.Tensor:
+        """Return the logits of some vocabulary entries, shape (n, end - begin); ``out`` may be written to."""
         weight = self.weight[begin:end].to(self.dtype)
         if self.narrow_product:
             logits = torch.mm(hidden, weight.t(), out_dtype=torch.float32)
         else:
-            weight = weight.to(self.wide)  # products of half-precision numbers are exact in float32
-            logits = quickest_linear(weight)(hidden, weight, None)
+            logits = product(hidden, weight.to(self.wide), out)  # products of half-precision numbers are exact there
         return self._finished(logits, None if self.bias is None else self.bias[begin:end])
 
     def _finished(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -146,27 +150,42 @@ class _Tiles:
 
 
 def _by_tiles(tiles: _Tiles, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the losses of a chunk of positions; positions that overflow are done again with a shift."""
+    """Return the losses of a chunk of positions; the few whose sums leave float32 are done again the ordinary way."""
     columns = (CPU_TILE if hidden.device.type == "cpu" else DEVICE_TILE)[1]
     rounded = tiles.rounded(hidden)
     own = tiles.own(rounded, targets)
-    total = torch.zeros(len(hidden), dtype=tiles.wide, device=hidden.device)
-    order = targets.argsort()
+    shift = own.where(own.abs() > LARGE_LOGIT, 0.0)
+    others = _sum_of_others(tiles, rounded, targets, shift if shift.any() else None, columns)
+    losses = torch.log1p(others * torch.exp2(shift - own))
+    lost = ~losses.isfinite() | ((shift == 0.0) & (others < SMALLEST_SUM))
+    left = lost.nonzero().squeeze(-1)
+    if left.numel():
+        losses[left] = _by_module(tiles.head, hidden[left], targets[left], None).to(tiles.wide)
+    return losses
+
+
+def _sum_of_others(
+    tiles: _Tiles, hidden: torch.Tensor, targets: torch.Tensor, shift: torch.Tensor | None, columns: int
+) -> torch.Tensor:
+    """Return the sum over all entries but the target of 2^(logit - shift), shape (n,)."""
     size = tiles.weight.shape[0]
+    total = torch.zeros(len(hidden), dtype=tiles.wide, device=hidden.device)
+    buffer = torch.empty(len(hidden), min(columns, size), dtype=tiles.wide, device=hidden.device)
+    by_target, order = targets.sort()
     begins = range(0, size, columns)
     edges = torch.tensor([*begins, size], device=targets.device)
-    places = torch.searchsorted(targets[order], edges).tolist()  # where each tile's targets begin
+    places = torch.searchsorted(by_target, edges).tolist()  # where each tile's targets begin
     for index, begin in enumerate(begins):
-        terms = tiles.logits(rounded, begin, min(begin + columns, size)).sub_(own).exp2_()
-        if places[index + 1] > places[index]:  # the target's own term is the 1 of log1p
-            here = order[places[index] : places[index + 1]]
-            terms[here, targets[here] - begin] = 0.0
+        end = min(begin + columns, size)
+        terms = tiles.logits(hidden, begin, end, buffer[:, : end - begin])
+        if shift is not None:
+            terms -= shift.unsqueeze(-1)
+        terms.exp2_()
+        here = slice(places[index], places[index + 1])
+        if here.start < here.stop:
+            terms[order[here], by_target[here] - begin] = 0.0
         total += terms.sum(-1)
-    losses = torch.log1p(total)
-    overflown = (total.isinf() | own.squeeze(-1).isinf()).nonzero().squeeze(-1)
-    if overflown.numel():
-        losses[overflown] = _by_module(tiles.head, hidden[overflown], targets[overflown], None).to(tiles.wide)
-    return losses
+    return total
 
 
 def _by_module(head: Head, hidden: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
