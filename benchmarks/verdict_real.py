@@ -1,10 +1,12 @@
 """Obeyed live on other people's runs: what each stopping rule keeps, and what it spends.
 
-    python benchmarks/verdict_real.py [--json FILE] [--folder FOLDER]
+    python benchmarks/verdict_real.py [--json FILE] [--folder FOLDER | --simulated] [--cross-validate]
 
 For every run with ten or more evaluations, each rule sees the evaluations one by one. Regret is the validation loss of
 the checkpoint kept when the rule stops, less the lowest of the whole run, as a share of that; spent is the step stopped
-at over the last step. The folder of runs is $SIGHTLINE_RUNS, else shared/runs beside the project.
+at over the last step. The folder of runs is $SIGHTLINE_RUNS, else shared/runs beside the project; --simulated takes
+runs of many made-up shapes instead, a shape counting as a repository. --cross-validate tries other values of every free
+constant and chooses among them without each repository in turn. Intervals are of 90 %, drawing repositories again.
 """
 
 from __future__ import annotations
@@ -16,23 +18,31 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))
-import itertools
-
+from _calibration import REDRAWN, Bin, confidence_calibration, forecast_calibration, sums_by
+from _other_shapes import simulated_runs
 from _real_runs import RealRun, folder_of_runs, real_runs
 from rules import Rule, rules
 from sightline.decisions import Policy, decide
-from sightline.diagnosis import diagnose, horizon
+from sightline.diagnosis import diagnose, direction, forecast, phases, trend
 from sightline.runs import Action, Diagnosis, Phase
 
 MOST_REGRET, EXTRA_SPENT = 0.005, 0.08
 """Targets: mean regret, and share of the run spent beyond a stop at the best evaluation."""
-ENDS = (1.5, 2.0, 3.0)
-"""Values of the one constant of the method itself: where the end of a run is when nothing tells."""
+CONSTANTS: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
+    (phases, "PRIOR_ODDS", (1.0 / 9.0, 1.0)),
+    (direction, "SURE_NOISES", (2.0, 4.0)),
+    (direction, "MOVED", (0.01, 0.05)),
+    (trend, "FORGETTING", (2.0, 4.5)),
+    (trend, "UPWARD", (1.5, 3.0)),
+    (forecast, "TAIL_FREEDOM", (4.0, 30.0)),
+)
+"""Constants of the forecast and the decision that nothing but judgement fixes, and other values they might have."""
+Interval = tuple[float, float]
 CHANCES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
 
@@ -84,16 +94,11 @@ def foresight(real: RealRun) -> Outcome:
     return Outcome(0.0, float(real.evaluated.steps[int(np.argmin(real.evaluated.values))] / real.evaluated.steps[-1]))
 
 
-def judge_all(runs: Sequence[RealRun], unknown_end: float = horizon.UNKNOWN_END) -> list[Judged]:
+def judge_all(runs: Sequence[RealRun]) -> list[Judged]:
     """Diagnose every prefix of every run."""
-    usual, horizon.UNKNOWN_END = horizon.UNKNOWN_END, unknown_end
-    try:
-        return [
-            Judged(real, tuple(diagnose(real.run.until(step)) for step in real.evaluated.steps.tolist()))
-            for real in runs
-        ]
-    finally:
-        horizon.UNKNOWN_END = usual
+    return [
+        Judged(real, tuple(diagnose(real.run.until(step)) for step in real.evaluated.steps.tolist())) for real in runs
+    ]
 
 
 def mean(outcomes: Sequence[Outcome]) -> Outcome:
@@ -101,98 +106,65 @@ def mean(outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(float(np.mean([o.regret for o in outcomes])), float(np.mean([o.spent for o in outcomes])))
 
 
-def cross_validated(table: Mapping[float, Sequence[Outcome]], owners: Sequence[str]) -> tuple[Outcome, Counter[float]]:
-    """Choose a constant on the runs of all other repositories, and use it on those of each.
+def judge_with(runs: Sequence[RealRun], module: ModuleType, name: str, value: float) -> list[Judged]:
+    """Diagnose every prefix of every run with another value of a constant."""
+    usual = getattr(module, name)
+    setattr(module, name, value)
+    _forget()
+    try:
+        return judge_all(runs)
+    finally:
+        setattr(module, name, usual)
+        _forget()
+
+
+def _forget() -> None:
+    """Drop what was computed with the constants as they were."""
+    trend._memory.clear()
+    forecast._shocks.cache_clear()
+
+
+def cross_validated(
+    table: Mapping[str, Sequence[Outcome]], owners: Sequence[str]
+) -> tuple[list[Outcome], Counter[str]]:
+    """Choose constants on the runs of all other repositories, and use them on those of each.
 
     Parameters
     ----------
     table : mapping
-        What each value of the constant gives on each run.
+        What each choice gives on each run.
     owners : sequence of str
         Repository of each run.
 
     Returns
     -------
-    Outcome
-        Mean over all runs, each judged with a value chosen without its repository: of those whose mean regret on the
+    list of Outcome
+        Of all runs in order, each judged with a choice made without its repository: of those whose mean regret on the
         others is within the target, the one that spends least.
     Counter
-        For how many repositories each value was chosen.
+        For how many repositories each was chosen.
     """
-    outcomes: list[Outcome] = []
-    chosen: Counter[float] = Counter()
+    outcomes = [Outcome(0.0, 0.0)] * len(owners)
+    chosen: Counter[str] = Counter()
     for owner in sorted(set(owners)):
         others = [i for i, name in enumerate(owners) if name != owner]
         means = {value: mean([found[i] for i in others]) for value, found in table.items()}
         allowed = [value for value in means if means[value].regret <= MOST_REGRET] or list(means)
         best = min(allowed, key=lambda value: means[value].spent)
         chosen[best] += 1
-        outcomes += [table[best][i] for i, name in enumerate(owners) if name == owner]
-    return mean(outcomes), chosen
+        for i, name in enumerate(owners):
+            if name == owner:
+                outcomes[i] = table[best][i]
+    return outcomes, chosen
 
 
-def forecast_calibration(judged: Sequence[Judged]) -> list[tuple[float, float, float]]:
-    """Compare the forecast chance of a better checkpoint with what came, in bins; every run weighs the same.
-
-    Returns
-    -------
-    list of (mean chance, share that came true, weight in runs)
-    """
-    said, came, weight = [], [], []
-    for one in judged:
-        logs = np.log(one.real.evaluated.values)
-        smooth = np.convolve(logs, np.full(3, 1 / 3), "valid")
-        for i, diagnosis in enumerate(one.diagnoses[:-1]):
-            if diagnosis.forecast is None or i < 3:
-                continue
-            rest = smooth[i - 1 :].min() if i - 1 < smooth.size else logs[i:].min()
-            best = min(float(smooth[: i - 1].min()), float(logs[i - 1 : i + 1].mean()))
-            said.append(diagnosis.forecast.chance)
-            came.append(float(best - rest > diagnosis.forecast.band))
-            weight.append(1.0 / logs.size)
-    return _binned(np.array(said), np.array(came), np.array(weight))
-
-
-def confidence_calibration(judged: Sequence[Judged]) -> dict[str, list[tuple[float, float, float]]]:
-    """Compare the confidence of each phase with the later course of the run.
-
-    Overfitting was right if no later evaluations are better than the best so far by more than the band; underfitting if
-    within a quarter more steps some are; healthy if within a quarter more steps none are, and none of those steps is
-    overfitting.
-    """
-    rows: dict[str, list[tuple[float, float, float]]] = {phase.value: [] for phase in Phase}
-    for one in judged:
-        steps, logs = one.real.evaluated.steps, np.log(one.real.evaluated.values)
-        for i, diagnosis in enumerate(one.diagnoses[:-1]):
-            if diagnosis.confidence is None or diagnosis.forecast is None:
-                continue
-            near = steps <= 1.25 * steps[i]
-            after = np.arange(steps.size) > i
-            if not (near & after).any():
-                continue
-            better = logs[: i + 1].min() - logs > diagnosis.forecast.band
-            later = [d.phase for d, n, a in zip(one.diagnoses, near, after, strict=True) if n and a]
-            right = {
-                Phase.OVERFITTING: not (better & after).any(),
-                Phase.UNDERFITTING: bool((better & after & near).any()),
-                Phase.HEALTHY: not (better & after & near).any() and Phase.OVERFITTING not in later,
-            }.get(diagnosis.phase)
-            if right is not None:
-                rows[diagnosis.phase.value].append((diagnosis.confidence, float(right), 1.0 / steps.size))
-    return {phase: _binned(*np.array(found).T) for phase, found in rows.items() if found}
-
-
-def _binned(
-    said: NDArray[np.float64], came: NDArray[np.float64], weight: NDArray[np.float64]
-) -> list[tuple[float, float, float]]:
-    edges = np.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0001])
-    rows = []
-    for low, high in itertools.pairwise(edges):
-        inside = (said >= low) & (said < high)
-        if inside.any():
-            w = weight[inside]
-            rows.append((float(said[inside] @ w / w.sum()), float(came[inside] @ w / w.sum()), float(w.sum())))
-    return rows
+def intervals(outcomes: Sequence[Outcome], owners: Sequence[str]) -> tuple[Interval, Interval]:
+    """Return 90 % intervals of mean regret and mean share spent, drawing repositories again with replacement."""
+    values = np.array([(outcome.regret, outcome.spent, 1.0) for outcome in outcomes])
+    sums = sums_by(values, owners)
+    drawn = sums[np.random.default_rng(0).integers(0, len(sums), (REDRAWN, len(sums)))].sum(axis=1)
+    low, high = np.quantile(drawn[:, :2] / drawn[:, 2:], (0.05, 0.95), axis=0)
+    return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
 
 
 def main() -> int:
@@ -200,13 +172,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, default=folder_of_runs())
+    parser.add_argument("--simulated", action="store_true")
+    parser.add_argument("--cross-validate", action="store_true")
     options = parser.parse_args()
-    if not options.folder.is_dir():
+    if not options.simulated and not options.folder.is_dir():
         print(f"no folder of runs at {options.folder}; set SIGHTLINE_RUNS. Skipped.")
         return 0
-    runs = real_runs(options.folder)
-    owners = {real.repository for real in runs}
-    print(f"{len(runs)} runs of {len(owners)} repositories with 10 or more evaluations\n")
+    runs = simulated_runs() if options.simulated else real_runs(options.folder)
+    owners = [real.repository for real in runs]
+    print(f"{len(runs)} runs of {len(set(owners))} repositories with 10 or more evaluations\n")
     results = {name: mean([obey_rule(real, rule) for real in runs]) for name, rule in rules().items()}
     perfect = mean([foresight(real) for real in runs])
     judged = judge_all(runs)
@@ -215,24 +189,27 @@ def main() -> int:
     sightline, default = {c: mean(found) for c, found in by_chance.items()}, mean(obeyed)
     _print_table(results, sightline, default, perfect)
     print(f"of the default's regrets, each capped at 100 %: mean {np.mean([min(o.regret, 1.0) for o in obeyed]):.3%}")
-    by_end = {end: obeyed if end == horizon.UNKNOWN_END else _obey_all(judge_all(runs, end)) for end in ENDS}
-    validated = {
-        "worthwhile_chance": _print_validated("worthwhile_chance", by_chance, runs),
-        "horizon.UNKNOWN_END": _print_validated("horizon.UNKNOWN_END", by_end, runs),
-    }
+    spread = intervals(obeyed, owners)
+    _print_spread("default", default, spread)
+    validated = _cross_validate(runs, owners, obeyed) if options.cross_validate else None
     forecasts, confidences = forecast_calibration(judged), confidence_calibration(judged)
     _print_calibration("chance of a better checkpoint", forecasts)
     for phase, rows in confidences.items():
         _print_calibration(f"confidence in {phase}", rows)
+    _print_calibration("chance of a better checkpoint, during a warm-up", forecast_calibration(judged, warming_up=True))
+    for phase, rows in confidence_calibration(judged, whole=False).items():
+        if phase != Phase.OVERFITTING.value:
+            _print_calibration(f"confidence in {phase}, where the log breaks off within a quarter more steps", rows)
     if options.json:
         options.json.write_text(
             json.dumps(
                 {
                     "runs": len(runs),
-                    "repositories": len(owners),
+                    "repositories": len(set(owners)),
                     "perfect_foresight": [perfect.regret, perfect.spent],
                     "sightline": [default.regret, default.spent],
-                    "cross_validated": {name: [o.regret, o.spent] for name, o in validated.items()},
+                    "spread": spread,
+                    "cross_validated": validated and [validated.regret, validated.spent],
                     "sightline_by_chance": {f"{c:g}": [o.regret, o.spent] for c, o in sightline.items()},
                     "rules": {name: [o.regret, o.spent] for name, o in results.items()},
                     "forecast_calibration": forecasts,
@@ -262,25 +239,34 @@ def _print_table(
     print(f"\ntarget: regret <= {MOST_REGRET:.1%} at <= {limit:.3f} spent: {verdict}")
 
 
-def _obey_all(judged: Sequence[Judged]) -> list[Outcome]:
-    return [one.obey(Policy()) for one in judged]
+def _cross_validate(runs: Sequence[RealRun], owners: Sequence[str], default: Sequence[Outcome]) -> Outcome:
+    """Try other values of every constant; print what each gives, and what choosing without each repository gives."""
+    table = {"as it is": list(default)}
+    for module, name, values in CONSTANTS:
+        for value in values:
+            title = f"{module.__name__.rsplit('.', 1)[-1]}.{name} = {value:.3g}"
+            table[title] = [one.obey(Policy()) for one in judge_with(runs, module, name, value)]
+    print("\nother values of the constants: regret, spent")
+    for title, found in table.items():
+        print(f"  {title:32s} {mean(found).regret:9.3%} {mean(found).spent:6.3f}")
+    outcomes, chosen = cross_validated(table, owners)
+    _print_spread("chosen without each repository", mean(outcomes), intervals(outcomes, owners))
+    print("  chosen: " + ", ".join(f"{title} for {count}" for title, count in chosen.most_common()))
+    return mean(outcomes)
 
 
-def _print_validated(name: str, table: Mapping[float, Sequence[Outcome]], runs: Sequence[RealRun]) -> Outcome:
-    """Print what each value gives on all runs, and what choosing it without each repository gives."""
-    print(f"\n{name}: regret, spent")
-    for value, found in table.items():
-        print(f"  {value:<6g} {mean(found).regret:9.3%} {mean(found).spent:6.3f}")
-    validated, chosen = cross_validated(table, [real.repository for real in runs])
-    counts = ", ".join(f"{value:g} for {count}" for value, count in sorted(chosen.items()))
-    print(f"  chosen without each repository: {validated.regret:.3%} {validated.spent:.3f} ({counts})")
-    return validated
+def _print_spread(title: str, found: Outcome, spread: tuple[Interval, Interval]) -> None:
+    (low, high), (least, most) = spread
+    print(
+        f"{title}: regret {found.regret:.3%} (90 %: {low:.3%} to {high:.3%}), "
+        f"spent {found.spent:.3f} ({least:.3f} to {most:.3f})"
+    )
 
 
-def _print_calibration(title: str, rows: Sequence[tuple[float, float, float]]) -> None:
-    print(f"\n{title}: said, came true, runs' worth of evaluations")
-    for said, came, weight in rows:
-        print(f"  {said:6.1%} {came:7.1%} {weight:6.1f}")
+def _print_calibration(title: str, rows: Sequence[Bin]) -> None:
+    print(f"\n{title}: said, came true (90 % interval), runs' worth of evaluations")
+    for said, came, weight, low, high in rows:
+        print(f"  {said:6.1%} {came:7.1%} ({low:6.1%} to {high:6.1%}) {weight:6.1f}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sightline.diagnosis import diagnose
-from sightline.runs import Checkpoint, Curve, Phase, Run, Segment, Status
+from sightline.runs import Checkpoint, Curve, Finding, Phase, Run, Segment, Severity, Status
 from tests.diagnosis.courses import falling, kinds, learnt, live, noisy, run_of, turning, with_rows
 
 N = 24
@@ -55,7 +55,8 @@ STEPS = np.arange(1, LINES + 1)
 WARM = np.minimum(STEPS / 10, 1.0) * 1e-4
 STAIRS = noisy(2.0 * 0.8 ** np.floor((STEPS - 1) / 24), 0.02, 3)
 EPOCHS = Curve.of(5 * STEPS, STEPS / 24)
-SEESAW = noisy(1.0 + np.exp(-np.arange(7) / 3.0), 0.2, 66)
+NEVER_FELL = np.array([2.0, 3.1, 2.4, 3.6, 2.2, 3.3, 2.9, 2.3, 3.4, 2.8])
+UNEVEN = np.array([1.0, 1.3, 1.4, 1.35, 1.42])
 
 # kind: (a run that has it, a near twin that has not)
 CASES: dict[str, tuple[Run, Run]] = {
@@ -149,7 +150,8 @@ CASES: dict[str, tuple[Run, Run]] = {
         run_of(noisy(turning(40), 0.005), learnt(160), curves={
             "eval_accuracy": Curve.of(20 * np.arange(1, 41), 0.8 - 0.015 * np.arange(40))}),
     ),
-    "too_noisy": (run_of(SEESAW), run_of(noisy(falling(12), 0.002))),
+    "too_noisy": (run_of(NEVER_FELL), run_of(noisy(falling(12), 0.002))),
+    "above_best": (run_of(UNEVEN), run_of(noisy(falling(12), 0.002))),
 }  # fmt: skip
 
 
@@ -201,3 +203,21 @@ def test_the_phase_after_the_fact_needs_less_than_the_alarm():
     run = run_of(evaluated, learnt(4 * n))
     assert diagnose(run).phase is Phase.OVERFITTING
     assert diagnose(replace(run, status=Status.RUNNING)).phase is not Phase.OVERFITTING
+
+
+def test_stairs_measure_memorising_only_as_far_as_the_gap_on_equal_terms_grew():
+    """The train probe decides: no gap beside the stairs, no memorising; a gap as high as the stairs, all of it."""
+    epochs = {"epoch": EPOCHS}
+    ends = np.arange(20, 20 * N + 1, 20)
+    along = Curve.of(ends, EVALS - 0.002)
+    apart = Curve.of(ends, EVALS * 0.8 ** np.floor(ends / 120))
+
+    def stairs(probe: Curve) -> Finding:
+        found = diagnose(run_of(EVALS, STAIRS, curves={**epochs, "probe_loss": probe})).findings
+        return next(finding for finding in found if finding.kind == "staircase")
+
+    no, yes = stairs(along), stairs(apart)
+    assert no.evidence["memorised"] == pytest.approx(0.0, abs=0.01) and no.severity is Severity.INFO
+    assert "not memorising" in no.message and "recognised" not in no.message
+    assert yes.evidence["memorised"] == pytest.approx(yes.evidence["height"], rel=0.3)
+    assert "recognised" in yes.message and "equal terms" in yes.message

@@ -7,12 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from sightline.diagnosis.horizon import UNKNOWN_END, look_ahead
+from sightline.diagnosis.direction import training_direction
+from sightline.diagnosis.forecast import forecast
+from sightline.diagnosis.horizon import MEDIAN_GROWTH, Horizon, look_ahead
 from sightline.diagnosis.noise import curve_noise, student95
 from sightline.diagnosis.onset import locate_onset
 from sightline.diagnosis.paired import compare, rise_over_rows
 from sightline.diagnosis.rise import FEWEST, MARGIN, alarm_level, log_e_value
 from sightline.diagnosis.series import EvalSeries, block_means
+from sightline.diagnosis.trend import follow_trend
 from sightline.runs import Curve, ExampleLosses
 from tests.diagnosis.courses import falling, learnt, noisy, run_of, turning, with_rows
 
@@ -104,14 +107,48 @@ def test_the_end_is_read_off_a_falling_schedule():
     found = look_ahead(run_of(falling(25), curves={"learning_rate": Curve.of(steps, 1.0 - steps / 1000)}), 500)
     assert found.planned_end == pytest.approx(1000, abs=2)
     constant = look_ahead(run_of(falling(25), curves={"learning_rate": Curve.of(steps, np.ones(51))}), 500)
-    assert (constant.planned_end, constant.growth) == (None, UNKNOWN_END)
+    assert (constant.planned_end, constant.growth) == (None, MEDIAN_GROWTH)
 
 
 def test_at_a_learning_rate_of_zero_nothing_is_left():
     """Whatever steps are planned."""
     steps = np.arange(0, 501, 10)
     run = run_of(falling(25), curves={"learning_rate": Curve.of(steps, np.maximum(1.0 - steps / 400, 0.0))})
-    assert look_ahead(run, 500).growth == pytest.approx(1.0)
+    assert look_ahead(run, 500).draw(8) == pytest.approx(np.ones(8))
+
+
+def test_neither_clock_is_trusted_alone():
+    """Half-way through a linear decay: half of the paths go by learning, half by steps."""
+    steps = np.arange(0, 501, 10)
+    run = run_of(falling(25), curves={"learning_rate": Curve.of(steps, 1.0 - steps / 1000)}, max_steps=1000)
+    drawn = look_ahead(run, 500).draw(8)
+    assert sorted(drawn) == pytest.approx([4.0 / 3.0] * 4 + [2.0] * 4, rel=0.01)
+
+
+def test_an_unknown_end_is_drawn_from_all_it_may_be():
+    """The share that is done is uniform: its quarters are equally likely."""
+    done = 1.0 / look_ahead(run_of(falling(25)), 500).draw(256)
+    assert np.quantile(done, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.01)
+
+
+def test_what_has_just_been_reached_is_not_still_to_come():
+    """A loss that fell in one step and stays: the mean of its last two evaluations is no level to be better than."""
+    series = EvalSeries.of(run_of([2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.5]))
+    trend = follow_trend(series)
+    assert trend is not None
+    here = forecast(series, trend, Horizon(140, 1.0, 1.0, False), 0.01)
+    assert here.chance == 0.0 and here.expected_gain == 0.0
+
+
+@pytest.mark.parametrize("lines", [12, 40, 400])
+def test_a_steep_start_is_not_taken_for_noise(lines):
+    """A training loss that falls on after a steep start falls, however few lines are logged."""
+    done = np.arange(1, lines + 1) / lines
+    steep = noisy(0.5 - 0.2 * done + 4.0 * np.exp(-30.0 * done), 0.01)
+    curve = Curve.of(np.arange(1, lines + 1), steep)
+    assert training_direction(curve, lines // 2) == "falls"
+    level = Curve.of(curve.steps, noisy(np.full(lines, 0.5) + 4.0 * np.exp(-30.0 * done), 0.01))
+    assert training_direction(level, lines // 2) == "flat"
 
 
 def test_blocks_end_at_the_last_value():

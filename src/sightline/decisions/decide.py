@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sightline.decisions.policy import Policy
+from sightline.diagnosis.context import percent
 from sightline.runs import Action, Decision, Diagnosis, Finding, Phase, Run, Status
 from sightline.runs.gold import Choice
 
@@ -69,21 +70,22 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
             "the learning rate has only just warmed up, so the run so far does not tell how it goes on",
         )
     hope = (
-        f"a better checkpoint than step {best.step} in the rest of the run has a chance of {_percent(forecast.chance)}"
+        f"a better checkpoint than step {best.step} in the rest of the run has a chance of {percent(forecast.chance)}"
     )
     over = forecast.chance < policy.worthwhile_chance and forecast.expected_gain < policy.worthwhile_gain
     if diagnosis.phase is Phase.OVERFITTING and (over or _has_ended(run)):
         return Action.STOP, f"the validation loss has risen since about step {_since(diagnosis)}, and {hope}"
     if over:
-        return Action.STOP, f"{hope}, below the {_percent(policy.worthwhile_chance)} worth going on for"
+        return Action.STOP, f"{hope}, below the {percent(policy.worthwhile_chance)} worth going on for"
     if diagnosis.phase is Phase.OVERFITTING:
         return Action.CONTINUE, f"the validation loss has risen, but {hope}"
     if _has_ended(run) and diagnosis.phase is not Phase.UNDERFITTING:
-        return Action.STOP, "the run has ended, and its validation loss had settled"
+        settled = "its validation loss had settled" if diagnosis.phase is Phase.HEALTHY else hope
+        return Action.STOP, f"the run has ended, and {settled}"
     if forecast.chance < policy.worthwhile_chance:
         return (
             Action.CONTINUE,
-            f"{hope}, but then by much ({_percent(forecast.expected_gain)} on average over all that may come)",
+            f"{hope}, but then by much ({percent(forecast.expected_gain)} on average over all that may come)",
         )
     return Action.CONTINUE, hope
 
@@ -101,8 +103,3 @@ def _since(diagnosis: Diagnosis) -> int | None:
 
 def _finding(diagnosis: Diagnosis, kind: str) -> Finding | None:
     return next((finding for finding in diagnosis.findings if finding.kind == kind), None)
-
-
-def _percent(share: float) -> str:
-    """Return a share in percent with the digits that matter: 0.3 %, 12 %."""
-    return "below 0.1 %" if share < 0.001 else f"{100 * share:.2g} %"

@@ -80,5 +80,15 @@ def plural(count: int, noun: str) -> str:
 
 
 def percent(share: float, places: int = 0) -> str:
-    """Return a share in percent: 0.043 is 4 %."""
+    """Return a share in percent: 0.043 is 4 %; a small one keeps the digit that matters, 0.003 is 0.3 %.
+
+    Examples
+    --------
+    >>> [percent(share) for share in (0.0, 0.0004, 0.003, 0.043, 1.6)]
+    ['0 %', 'below 0.1 %', '0.3 %', '4 %', '160 %']
+    """
+    if 0.0 < abs(share) < 0.0005:
+        return "below 0.1 %" if share > 0.0 else "above -0.1 %"
+    if 0.0 < abs(share) < 0.0095:
+        places = max(places, 1)
     return f"{100.0 * share:.{places}f} %"

@@ -1,10 +1,11 @@
 """What the rest of a run can still gain: the chance of a better checkpoint, and how much better on average.
 
 From where the trend stands (trend.py) paths of its level are drawn to the end of the run: 256 from each filter that
-counts, each with a noise variance drawn from what is known of it, over the learning that is left (horizon.py). A path
-gains what its lowest point lies below the best level so far. A gain counts as a better checkpoint when it is larger
-than the noise and larger than what the user calls worthwhile. The random numbers are the same at every call, so that
-equal curves get equal answers.
+counts, each with a noise variance drawn from what is known of it and an end of its own, over the learning that is left
+(horizon.py). Their shocks have heavy tails: a learning curve changes its course seldom and then by much. A path gains
+what its lowest point lies below the best level so far, that of its own start included. A gain counts as a better
+checkpoint when it is larger than the noise and larger than what the user calls worthwhile. The random numbers are the
+same at every call, so that equal curves get equal answers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from sightline.runs import Forecast
 
 PATHS = 256
 STRIDES = 12  # points at which a path is looked at
+TAIL_FREEDOM = 3.0
+"""Degrees of freedom of the shocks (Student's t of variance one): the fewest whole ones of finite variance."""
 NEAR = 1.25
 """The near future, which tells underfitting: a quarter more steps than so far."""
 NEGLIGIBLE = 1e-3  # weight of a filter that is left out
@@ -52,12 +55,12 @@ def forecast(series: EvalSeries, trend: Trend, horizon: Horizon, worthwhile_gain
     most = float(series.logs.max() - series.logs.min())  # no path is believed to gain more than the run has moved
     step = float(series.steps[-1] - min(series.steps[0], 0))
 
-    def away(growth: float) -> float:
+    def away(growth: Floats) -> Floats:
         """Distance in log time to the step at which so many times as much is learnt."""
-        return math.log((growth * step + trend.offset) / (step + trend.offset))
+        return np.asarray(np.log((growth * step + trend.offset) / (step + trend.offset)))
 
-    gain, weights = _gains(state, best, away(horizon.growth))
-    near, _ = _gains(state, best, away(NEAR))
+    gain, weights = _gains(state, best, away(horizon.draw(PATHS)))
+    near, _ = _gains(state, best, away(np.full(PATHS, NEAR)))
     return Forecast(
         chance=float(weights @ (gain > band).mean(axis=0)),
         expected_gain=float(weights @ -np.expm1(-np.clip(gain, 0.0, most)).mean(axis=0)),
@@ -75,34 +78,39 @@ def best_level(logs: Floats) -> float:
     return min(float(np.convolve(logs, np.full(3, 1.0 / 3.0), "valid").min()), float(logs[-2:].mean()))
 
 
-def _gains(state: TrendState, best: float, distance: float) -> tuple[Floats, Floats]:
+def _gains(state: TrendState, best: float, distance: Floats) -> tuple[Floats, Floats]:
     """Return how far each path dips below the best level within a distance in log time, and the paths' weights."""
     weights = state.weights
     counts = np.flatnonzero(weights > NEGLIGIBLE)
     weights = weights[counts] / weights[counts].sum()
-    normals = _normals()[:, :, :, counts]
+    shocks = _shocks()[:, :, :, counts]
     sd = np.sqrt(state.noise_variance[counts] / _chi_square_shares(round(state.freedom, 6))[:, None])
     p11, p12, p22 = state.covariance[:, counts]
     root = np.sqrt(np.maximum(p11, 1e-12))
-    level = state.mean[0, counts] + sd * root * normals[0, 0]
+    level = state.mean[0, counts] + sd * root * shocks[0, 0]
     rest = np.sqrt(np.maximum(p22 - (p12 / root) ** 2, 0.0))
-    slope = state.mean[1, counts] + sd * (p12 / root * normals[0, 0] + rest * normals[0, 1])
-    stride = distance / STRIDES
-    fade = math.exp(-stride)
+    slope = state.mean[1, counts] + sd * (p12 / root * shocks[0, 0] + rest * shocks[0, 1])
+    best_so_far = np.minimum(best, level)  # what has just been reached is not still to come
+    stride = distance[:, None] / STRIDES
+    fade = np.exp(-stride)
     slope_shock = sd * np.sqrt(SLOPE_SHOCKS[counts] * stride)
     level_shock = sd * np.sqrt(LEVEL_SHOCKS[counts] * stride + SLOPE_SHOCKS[counts] * stride**3 / 12.0)
     lowest = np.full(level.shape, np.inf)
     for i in range(1, STRIDES + 1):
-        shock = slope_shock * normals[i, 1]
-        level = level + (1.0 - fade) * slope + 0.5 * stride * shock + level_shock * normals[i, 0]
+        shock = slope_shock * shocks[i, 1]
+        level = level + (1.0 - fade) * slope + 0.5 * stride * shock + level_shock * shocks[i, 0]
         slope = fade * slope + shock
         np.minimum(lowest, level, out=lowest)
-    return best - lowest, weights
+    return best_so_far - lowest, weights
 
 
 @lru_cache(maxsize=1)
-def _normals() -> Floats:
-    return np.random.default_rng(0).standard_normal((STRIDES + 1, 2, PATHS, LEVEL_SHOCKS.size))
+def _shocks() -> Floats:
+    """Draw the shocks, shape (STRIDES + 1, 2, PATHS, FILTERS); the first are of the level and slope now, normal."""
+    rng = np.random.default_rng(0)
+    drawn = rng.standard_normal((STRIDES + 1, 2, PATHS, LEVEL_SHOCKS.size))
+    drawn[1:] *= np.sqrt((TAIL_FREEDOM - 2.0) / rng.chisquare(TAIL_FREEDOM, drawn[1:].shape))
+    return drawn
 
 
 @lru_cache(maxsize=16)

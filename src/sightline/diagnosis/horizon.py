@@ -1,7 +1,8 @@
 """How much learning is left in a run: steps that are planned, counted in learning rate.
 
 A step moves the weights in proportion to its learning rate, so what is left of a run is the area under the rest of the
-schedule, not the number of steps: after half the steps of a linear decay three quarters of the way is gone.
+schedule, not the number of steps: after half the steps of a linear decay three quarters of the way is gone. But weights
+that move less also settle, and a loss often falls fastest while the rate decays; so neither clock is trusted alone.
 
 References
 ----------
@@ -17,11 +18,8 @@ import numpy as np
 from sightline.diagnosis.series import Floats
 from sightline.runs import Curve, Run
 
-UNKNOWN_END = 2.0
-"""Where nothing tells the end of a run, it is taken to come at so many times the steps so far.
-
-Now is a random moment of the run, so the share that is done is uniform on (0, 1) and its median a half [1]_.
-"""
+MEDIAN_GROWTH = 2.0
+"""Where nothing tells the end of a run: now is a random moment of it, so the median of the share done is a half [1]_."""
 RECENT = 0.2  # share of the schedule so far that its slope is taken from
 STRAIGHT = 0.05  # deviation of the recent slope from that since the peak up to which a schedule is a line
 
@@ -33,12 +31,33 @@ class Horizon:
     planned_end: int | None
     """Step at which it ends, None where neither the plan nor the schedule tells."""
     growth: float
-    """Learning at the end over learning so far, at least 1.0."""
+    """Learning at the end over learning so far, at least 1.0; its median where the end is unknown."""
+    step_growth: float
+    """Steps at the end over steps so far, at least 1.0; its median where the end is unknown."""
     warming_up: bool
     """Whether the learning rate was, for at least half of what was learnt so far, below the one it rose to.
 
     Nothing seen during a warm-up tells how the run behaves at its full learning rate.
     """
+
+    def draw(self, count: int) -> Floats:
+        """Return growths that the rest of the run may bring, each as likely as the others.
+
+        Parameters
+        ----------
+        count : int
+            How many, even.
+
+        Returns
+        -------
+        ndarray of float, shape (count,)
+            Where the end is known, half of them by learning and half by steps: as the learning rate falls the weights
+            move less, but they also settle, and which of the two drives the curve is not known. Where it is not, the
+            share that is done is uniform on (0, 1) [1]_.
+        """
+        if self.planned_end is None:
+            return count / (np.arange(count) + 0.5)
+        return np.repeat([self.growth, self.step_growth], count // 2)
 
 
 def look_ahead(run: Run, step: int) -> Horizon:
@@ -61,10 +80,12 @@ def look_ahead(run: Run, step: int) -> Horizon:
     if planned is None and schedule is not None:
         planned = schedule.reaches_zero
     if planned is None:
-        return Horizon(None, UNKNOWN_END, schedule is not None and schedule.warming_up)
+        return Horizon(None, MEDIAN_GROWTH, MEDIAN_GROWTH, schedule is not None and schedule.warming_up)
+    by_steps = max(planned / step, 1.0) if step > 0 else MEDIAN_GROWTH
     if schedule is None:
-        return Horizon(planned, max(planned / step, 1.0) if step > 0 else UNKNOWN_END, False)
-    return Horizon(planned, schedule.growth_until(planned), schedule.warming_up)
+        return Horizon(planned, by_steps, by_steps, False)
+    by_learning = schedule.growth_until(planned)
+    return Horizon(planned, by_learning, by_steps if by_learning > 1.0 else 1.0, schedule.warming_up)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -9,6 +9,7 @@ import numpy as np
 from sightline.diagnosis.context import Context, note, percent
 from sightline.diagnosis.forecast import best_level
 from sightline.diagnosis.noise import curve_noise, rough_noise
+from sightline.diagnosis.series import Floats
 from sightline.runs import Curve, Finding, Severity
 
 FEWEST = 12
@@ -82,15 +83,43 @@ def staircase(context: Context) -> Finding | None:
     if height < max(STEP_HEIGHT, STEP_NOISES * error):
         return None
     share = -math.expm1(-height)
-    message = (
-        f"the training loss drops by {percent(share)} at the end of an epoch ({len(heights)} of them): rows seen before are "
-        "recognised; the drop measures memorising, not learning, so judge by the validation loss and keep epochs few"
-    )
-    severity = Severity.WARNING if share > 0.2 else Severity.INFO
-    return note("staircase", severity, message, (int(ends[0]), int(ends[-1])), height=share, epochs=len(heights))
+    grown = _gap_growth(context, ends)
+    memorised = share if grown is None else min(share, max(-math.expm1(-grown / len(ends)), 0.0))
+    found = f"the training loss drops by {percent(share)} at the end of an epoch ({len(heights)} of them)"
+    if memorised < STEP_HEIGHT:
+        message = (
+            f"{found}, but scored on equal terms the gap between training and validation rows grew by "
+            f"{percent(memorised, 1)} an epoch: the stairs come from how the training loss is measured, not memorising"
+        )
+    else:
+        equally = "" if grown is None else f" (on equal terms the gap grew by {percent(memorised)} an epoch)"
+        message = (
+            f"{found}: rows seen before are recognised{equally}; the drop measures memorising, not learning, so judge "
+            "by the validation loss and keep epochs few"
+        )
+    severity = Severity.WARNING if memorised > 0.2 else Severity.INFO
+    span = int(ends[0]), int(ends[-1])
+    return note("staircase", severity, message, span, height=share, memorised=memorised, epochs=len(heights))
 
 
-def _stair(curve: Curve, logs: np.ndarray[tuple[int], np.dtype[np.float64]], end: float, length: float) -> float | None:
+def _gap_growth(context: Context, ends: Floats) -> float | None:
+    """How far the gap on equal terms grew from before the first end of an epoch to after the last, in logarithms."""
+    probe, evaluated = context.run.curves.get("probe_loss"), context.series
+    if probe is None or not evaluated.judgeable:
+        return None
+    at = [(step, value) for step, loss in zip(evaluated.steps, evaluated.losses, strict=True)
+          if (value := _log_ratio(float(loss), probe.at(int(step)))) is not None]  # fmt: skip
+    before = [gap for step, gap in at if step <= ends[0]]
+    after = [gap for step, gap in at if step > ends[-1]]
+    return float(np.median(after) - np.median(before)) if before and after else None
+
+
+def _log_ratio(loss: float, probed: float | None) -> float | None:
+    usable = probed is not None and math.isfinite(probed) and probed > 0.0 and loss > 0.0
+    return math.log(loss / probed) if usable and probed is not None else None
+
+
+def _stair(curve: Curve, logs: Floats, end: float, length: float) -> float | None:
     """Height of the drop at one epoch's end beyond what the slope on both sides explains."""
     quarter = length / 4.0
     before = logs[(curve.steps > end - quarter) & (curve.steps <= end)]

@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from sightline.diagnosis.context import Context, note, percent, plural
+from sightline.diagnosis.direction import training_direction
 from sightline.diagnosis.forecast import forecast
 from sightline.diagnosis.horizon import look_ahead
-from sightline.diagnosis.noise import Noise, curve_noise, rough_noise
+from sightline.diagnosis.noise import Noise, curve_noise
 from sightline.diagnosis.onset import locate_onset
 from sightline.diagnosis.paired import ROWS_Z, Difference, equivalent_to_best, rise_over_rows
-from sightline.diagnosis.rise import RiseTest, weigh_rise
+from sightline.diagnosis.rise import RiseTest, rise_height, weigh_rise
 from sightline.diagnosis.scores import better_score_after
 from sightline.diagnosis.series import FEWEST_EVALUATIONS, EvalSeries
 from sightline.diagnosis.trend import follow_trend
-from sightline.runs import Best, Curve, Diagnosis, Finding, Forecast, Phase, Severity, Status
+from sightline.runs import Best, Diagnosis, Finding, Forecast, Phase, Severity, Status
 
 PRIOR_ODDS = 1.0 / 3.0
 """Odds of a rise before anything was seen: one run in four overfits; a guess, and a mild one."""
-FEW_LINES = 48
-"""Training losses below which the noise around the best step is told from those around it, else from all."""
 SURE_ENOUGH = 0.5
 """A phase less likely than this is not named."""
 
@@ -135,21 +132,6 @@ def cannot_judge(context: Context) -> Finding | None:
     return note("too_few_evaluations", Severity.INFO, message, evaluations=len(series), needed=FEWEST_EVALUATIONS)
 
 
-def training_direction(curve: Curve, step: int) -> str | None:
-    """Say what a training loss did after a step: ``falls``, ``rises``, ``flat``, or None if too little is known."""
-    after = curve.since(step + 1).values
-    size = max(1, after.size // 3)
-    before = curve.until(step).values[-size:]
-    if after.size < 2 or not before.size:
-        return None
-    then, now = float(np.median(before)), float(np.median(after[-size:]))
-    few = len(curve) < FEW_LINES  # then the steep start, which bends more than noise does, would pass for noise
-    around = np.concatenate((before, after)) if few else curve.values[-1024:]
-    error = 1.25 * rough_noise(around) * math.sqrt(1.0 / before.size + 1.0 / size)
-    least = max(3.0 * error, 0.02 * abs(then))
-    return "rises" if now - then > least else "falls" if then - now > least else "flat"
-
-
 def _explain_rise(context: Context, evidence: Evidence) -> tuple[Phase, float | None, list[Finding]]:
     """A rise is established: memorising, or what else it is."""
     series, best = context.series, evidence.best
@@ -240,7 +222,46 @@ def _without_rise(
         return Phase.UNDECIDED, None, [note("too_noisy", Severity.INFO, message, noise=evidence.noise.sd)]
     if under >= healthy:
         return Phase.UNDERFITTING, under, []
-    return Phase.HEALTHY, healthy, []
+    above = _above_best(context, evidence, worthwhile_gain)
+    return (Phase.HEALTHY, healthy, []) if above is None else (Phase.UNDECIDED, None, [above])
+
+
+def _above_best(context: Context, evidence: Evidence, worthwhile_gain: float) -> Finding | None:
+    """Find a validation loss that stands above its best, so that it neither falls nor has settled.
+
+    Beyond the noise it does; within a noise as large as all that was learnt nothing tells.
+    """
+    series, best, band = context.series, evidence.best, evidence.forecast.band
+    fallen = float(series.learning_logs[0] - series.logs.min())
+    height = rise_height(series.logs) if evidence.rise is not None else _stands_above(series)
+    if height <= worthwhile_gain or (height <= band and fallen > band):
+        return None
+    span = best.step, int(series.steps[-1])
+    share = math.expm1(min(height, 700.0))  # of losses at the ends of a float's range
+    stands = (
+        f"the last evaluations stand {percent(share)} above the lowest"
+        if share < 10.0
+        else f"the last evaluations are {share + 1.0:.3g} times the lowest"
+    )
+    if height <= band:
+        message = (
+            f"{stands}, and the loss has never fallen by more than its noise ({percent(evidence.noise.sd, 2)} an "
+            "evaluation), so nothing tells whether it learns; evaluate more often, or on more rows"
+        )
+        return note("too_noisy", Severity.INFO, message, span, noise=evidence.noise.sd, rise=share)
+    unstable = training_direction(context.memorising, best.step) != "falls"
+    advice = "lower the learning rate" if unstable else "the next evaluations will tell"
+    message = (
+        f"{stands}, more than the noise of one evaluation explains, in a course too uneven or too short to be called "
+        f"overfitting; keep step {best.step}; {advice}"
+    )
+    return note("above_best", Severity.WARNING, message, span, rise=share, noise=evidence.noise.sd)
+
+
+def _stands_above(series: EvalSeries) -> float:
+    """How far the evaluations after the best lie above it on average, in logarithms; 0.0 where there is only one."""
+    after = series.logs[series.at_best + 1 :]
+    return float(after.mean() - series.logs.min()) if after.size > 1 else 0.0
 
 
 def _wasted(context: Context, best: Best) -> float | None:
