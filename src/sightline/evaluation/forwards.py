@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,10 +127,15 @@ def call(model: nn.Module, **inputs: Any) -> Any:
 
 @contextmanager
 def _hooked(model: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    """Have a hook change the inputs of the head meanwhile."""
+    """Have a hook change the inputs of the head meanwhile, where this thread calls it."""
     head = output_embeddings(model)
     assert head is not None
-    handle = head.register_forward_pre_hook(hook, with_kwargs=True)
+    thread = threading.get_ident()
+
+    def in_this_thread(*args: Any) -> Any:
+        return hook(*args) if threading.get_ident() == thread else None
+
+    handle = head.register_forward_pre_hook(in_this_thread, with_kwargs=True)
     try:
         yield
     finally:

@@ -95,6 +95,13 @@ def head_of(model: nn.Module) -> Head | None:
     return Head(module, scale, float(cap) if cap else None)
 
 
+def body_weights(model: nn.Module) -> int:
+    """Return how many weights every token is multiplied by on its way to the head, experts it does not meet included."""
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    looked_up |= {id(getattr(output_embeddings(model), "weight", None))}
+    return sum(weight.numel() for weight in model.parameters() if weight.dim() > 1 and id(weight) not in looked_up)
+
+
 def context_length(model: nn.Module) -> int | None:
     """Return how many tokens the model can read, None where its configuration sets no limit."""
     config = text_config(model)

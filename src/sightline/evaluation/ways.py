@@ -12,6 +12,7 @@ import logging
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,17 @@ from torch.nn import functional
 from sightline.evaluation import forwards
 from sightline.evaluation.batches import EvalSet, ScoredRows, causal_rows, make_batches
 from sightline.evaluation.forwards import DeviceBatch
-from sightline.evaluation.models import Kind, base_model, device_of, head_of, is_sharded, is_split, pad_id
+from sightline.evaluation.models import (
+    Kind,
+    base_model,
+    body_weights,
+    device_of,
+    head_of,
+    is_sharded,
+    is_split,
+    pad_id,
+)
+from sightline.evaluation.overlap import beside
 from sightline.evaluation.token_losses import Head, tile_rows, token_losses
 
 log = logging.getLogger(__name__)
@@ -69,21 +80,33 @@ class Tiles:
 
     def losses(self, batches: Iterable[DeviceBatch]) -> Iterator[torch.Tensor]:
         """Gather hidden states until they fill a tile, then project them."""
+        batches = list(batches)
         waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
         dtype: torch.dtype | None = None
-        for batch in batches:
-            hidden, dtype = forwards.head_inputs(self.model, batch)
-            waiting.append((hidden, batch.targets.to(hidden.device)))  # layers may be spread over devices
-            enough = tile_rows(hidden.device)
-            count = sum(len(targets) for _, targets in waiting)
-            if count >= enough:
+        with beside(self._head_is_half(batches)) as head_work:
+            for batch in batches:
+                hidden, dtype = forwards.head_inputs(self.model, batch)
+                waiting.append((hidden, batch.targets.to(hidden.device)))  # layers may be spread over devices
+                enough = tile_rows(hidden.device)
+                count = sum(len(targets) for _, targets in waiting)
+                if count >= enough:
+                    hidden, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+                    whole = count - count % enough
+                    waiting = [(hidden[whole:], targets[whole:])] if whole < count else []
+                    head_work.put(partial(token_losses, self.head, hidden[:whole], targets[:whole], dtype))
+            if waiting:
                 hidden, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
-                whole = count - count % enough
-                waiting = [(hidden[whole:], targets[whole:])] if whole < count else []
-                yield token_losses(self.head, hidden[:whole], targets[:whole], dtype)
-        if waiting:
-            hidden, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
-            yield token_losses(self.head, hidden, targets, dtype)
+                head_work.put(partial(token_losses, self.head, hidden, targets, dtype))
+            losses = head_work.results()
+        yield from losses
+
+    def _head_is_half(self, batches: list[DeviceBatch]) -> bool:
+        """Whether the head, a plain matrix on a CPU, is at least half of the arithmetic."""
+        matrix = self.head.matrix()
+        if matrix is None or any(p.device.type != "cpu" for p in self.model.parameters()):
+            return False
+        head = matrix[0].numel() * sum(len(batch.targets) for batch in batches)
+        return head >= body_weights(self.model) * sum(batch.input_ids.numel() for batch in batches)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -1,0 +1,97 @@
+"""Body and head on threads of their own give what they give one after the other, and leave the threads as they were."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+
+from sightline.evaluation import EvalSet, evaluate, token_losses, ways
+from sightline.evaluation.overlap import beside
+from tests.evaluation.tiny import CAUSAL, SHAPE, build, rows_of
+
+ROWS = rows_of(40)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Let PyTorch use two threads, whatever the machine has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+
+
+def threads_of_the_head(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Make pieces of the head small, and return in which threads they will have been done."""
+    seen: set[str] = set()
+
+    def watched(*args: object) -> torch.Tensor:
+        seen.add(threading.current_thread().name.split("_")[0])
+        assert not torch.is_grad_enabled()
+        return token_losses.token_losses(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(token_losses, "CPU_TILE", (16, 64))
+    monkeypatch.setattr(ways, "token_losses", watched)
+    monkeypatch.setattr(ways, "body_weights", lambda model: 0)
+    return seen
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("loud", [5.0, 60.0])
+def test_losses_are_the_same(monkeypatch: pytest.MonkeyPatch, loud: float) -> None:
+    """Row by row; with loud weights many losses are past 88 nats, for which the head itself is called."""
+    model, eval_set = build(CAUSAL["llama_tied"], loud=loud), EvalSet(ROWS)
+    plain = evaluate(model, eval_set, batch_tokens=64)
+    seen = threads_of_the_head(monkeypatch)
+    found = evaluate(model, eval_set, batch_tokens=64)
+    assert "sightline-head" in seen
+    np.testing.assert_allclose(found.loss_sums, plain.loss_sums, rtol=2e-6)
+    assert not any(thread.name.startswith("sightline-head") for thread in threading.enumerate())
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_small_head_gets_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the body is most of the work it keeps all threads."""
+    model, seen = build(lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SHAPE))), threads_of_the_head(monkeypatch)
+    monkeypatch.setattr(ways, "body_weights", lambda model: 10**9)
+    evaluate(model, ROWS)
+    assert seen == {"MainThread"}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_error_in_the_other_thread_is_the_passes_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out there halves the budget, as it does here."""
+    seen = threads_of_the_head(monkeypatch)
+    inner, failures = ways.token_losses, [RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+
+    def failing(*args: object) -> torch.Tensor:
+        if threading.current_thread() is not threading.main_thread() and failures:
+            raise failures.pop()
+        return inner(*args)  # type: ignore[arg-type]
+
+    model, eval_set = build(CAUSAL["llama"]), EvalSet(ROWS)
+    plain = evaluate(model, eval_set)
+    monkeypatch.setattr(ways, "token_losses", failing)
+    found = evaluate(model, eval_set)
+    assert not failures
+    assert "sightline-head" in seen
+    assert any("out of memory" in notice for notice in eval_set.notices)
+    np.testing.assert_allclose(found.loss_sums, plain.loss_sums, rtol=2e-6)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("wanted", [True, False])
+def test_results_come_in_order(wanted: bool) -> None:
+    """Whoever did the piece."""
+    with beside(wanted) as work:
+        for i in range(40):
+            work.put(partial(torch.full, (2,), i))
+        results = work.results()
+    assert [r.tolist() for r in results] == [[i, i] for i in range(40)]
