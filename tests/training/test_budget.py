@@ -134,6 +134,15 @@ def test_steps_that_get_quicker_or_slower_are_reckoned_with(clock, slower_from):
         assert training.share_in_the_end() <= SHARE + 1.0 / clock.now
 
 
+@pytest.mark.parametrize("slow", [range(100, 150), range(150, 200), range(200, 300)], ids=str)
+def test_a_slow_part_of_a_run_promises_nothing(clock, slow):
+    """Once a machine is quick again what is left of the run is taken to pass as quickly: the last evaluation fits."""
+    for eval_s in (0.5, 1.0, 2.0, 3.0):
+        training = Training(clock, lambda s, e=eval_s: e, step_s=lambda s: 10.0 if s in slow else 1.0).run()
+        assert training.evaluated[-1] == 400
+        assert training.share_in_the_end() <= SHARE
+
+
 def test_a_run_too_short_for_its_evaluations_has_the_first_and_the_last(clock):
     """Where even these break the share nothing else is scored."""
     assert Training(clock, lambda step: 30.0).run().evaluated == [400]

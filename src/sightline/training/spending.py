@@ -21,6 +21,8 @@ from typing import Any
 
 PAID_OFF = 0.5
 """Part of the run over which what has to be spent in any case is paid off."""
+NUMBERS = ("spent_s", "opening_s", "next_s", "closing_s", "trained_s")
+"""What a checkpoint keeps, besides the step of the last evaluation and the time that has passed."""
 
 
 class Spending:
@@ -44,6 +46,8 @@ class Spending:
         """What will be spent after the last step."""
         self.last_step = 0
         """The last step that something was spent at."""
+        self.trained_s = 0.0
+        """Seconds of the run up to then that were not spent on evaluations."""
         self._began = time.monotonic()
         self._closed_s: float | None = None
 
@@ -62,7 +66,7 @@ class Spending:
         self.spent_s += seconds
         if self._closed_s is not None:
             self._closed_s += seconds
-        self.last_step = step
+        self.last_step, self.trained_s = step, self.passed_s - self.spent_s
         if step == 0:
             self.opening_s += seconds
 
@@ -71,8 +75,11 @@ class Spending:
         self._closed_s = self.passed_s
 
     def step_s(self, step: int) -> float:
-        """Mean seconds of a step up to this one, whatever else than evaluation is done in it."""
-        return max(0.0, self.passed_s - self.spent_s) / max(step, 1)
+        """Mean seconds of a step since the last evaluation, whatever else is done in it."""
+        since = step - self.last_step
+        if since < 1:
+            return self._mean_step_s(step)
+        return max(0.0, self.passed_s - self.spent_s - self.trained_s) / since
 
     def lacking_s(self, share: float, step: int) -> float:
         """Return the seconds that are to pass before one more evaluation keeps to its share; 0 or less: none."""
@@ -93,16 +100,20 @@ class Spending:
 
     def state(self) -> dict[str, float]:
         """Return what a checkpoint keeps of the account."""
-        numbers = {name: getattr(self, name) for name in ("spent_s", "opening_s", "next_s", "closing_s")}
+        numbers = {name: getattr(self, name) for name in NUMBERS}
         return {**numbers, "passed_s": self.passed_s, "last_step": self.last_step}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on with the account of a checkpoint."""
-        for name in ("spent_s", "opening_s", "next_s", "closing_s"):
+        for name in NUMBERS:
             setattr(self, name, float(state[name]))
         self.last_step = int(state["last_step"])
         self._began = time.monotonic() - float(state["passed_s"])
 
     def _end_s(self, step: int) -> float:
-        """Seconds that will have passed after the training steps that are left."""
-        return self.passed_s + max(0, self.total_steps - step) * self.step_s(step)
+        """Seconds that will have passed after the training steps that are left, if they are quick ones."""
+        step_s = min(self.step_s(step), self._mean_step_s(step))
+        return self.passed_s + max(0, self.total_steps - step) * step_s
+
+    def _mean_step_s(self, step: int) -> float:
+        return max(0.0, self.passed_s - self.spent_s) / max(step, 1)

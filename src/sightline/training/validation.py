@@ -27,6 +27,9 @@ from sightline.training.spending import Spending
 COSTS = 3
 """Evaluations whose median tells what the next one will cost: a single slow one must not silence the rest."""
 
+LATE = 0.2
+"""Part of the run that must be left for a wider sample: a level is of no use without evaluations to compare on it."""
+
 
 class Validation:
     """Scores the validation rows and the train probe of a run; every rank evaluates at the same steps.
@@ -172,9 +175,12 @@ class Validation:
         if best is None or best.losses is None or now.losses is None or not now.eval_loss >= best.eval_loss:
             return rows  # it falls: a change of 1 % is not what is looked for
         assert self.share is not None
+        left = 1.0 - now.step / self.spending.total_steps
+        if left < LATE:
+            return rows
         affordable = affordable_rows(
             self.spending.left_s(self.share, now.step),
-            left=1.0 - now.step / self.spending.total_steps,
+            left=left,
             row_s=self._row_s,
             probe_s=statistics.median(self._probe_s),
         )
