@@ -83,10 +83,14 @@ def test_nothing_known_is_no_reason_to_stop():
     [(Phase.OVERFITTING, Action.STOP), (Phase.HEALTHY, Action.STOP), (Phase.UNDERFITTING, Action.CONTINUE)],
 )
 def test_a_run_that_ended_is_told_whether_more_steps_would_help(phase, action):
-    """Only one that still fell would have gained."""
+    """Only one that still fell would have gained, though of its plan nothing is left."""
     hopeful = replace(LITTLE, chance=0.5, expected_gain=0.05)
+    over = replace(LITTLE, chance=0.0, expected_gain=0.0, near_chance=0.97)
     for ended in (replace(GOING, status=Status.FINISHED), run_of([2.0], max_steps=20)):
-        assert decide(ended, judged(phase, hopeful), Policy()).action is action
+        for ahead in (hopeful, over):
+            decision = decide(ended, judged(phase, ahead), Policy())
+            assert decision.action is action
+            assert "rest of the run" not in decision.why
 
 
 def test_the_score_decides_which_step_is_kept():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sightline.decisions.policy import Policy
 from sightline.diagnosis.context import percent
-from sightline.runs import Action, Decision, Diagnosis, Finding, Phase, Run, Status
+from sightline.runs import Action, Decision, Diagnosis, Finding, Forecast, Phase, Run, Status
 from sightline.runs.gold import Choice
 
 
@@ -69,25 +69,38 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
             Action.CONTINUE,
             "the learning rate has only just warmed up, so the run so far does not tell how it goes on",
         )
+    if _has_ended(run):
+        return _look_back(diagnosis, forecast)
     hope = (
         f"a better checkpoint than step {best.step} in the rest of the run has a chance of {percent(forecast.chance)}"
     )
     over = forecast.chance < policy.worthwhile_chance and forecast.expected_gain < policy.worthwhile_gain
-    if diagnosis.phase is Phase.OVERFITTING and (over or _has_ended(run)):
-        return Action.STOP, f"the validation loss has risen since about step {_since(diagnosis)}, and {hope}"
-    if over:
-        return Action.STOP, f"{hope}, below the {percent(policy.worthwhile_chance)} worth going on for"
     if diagnosis.phase is Phase.OVERFITTING:
-        return Action.CONTINUE, f"the validation loss has risen, but {hope}"
-    if _has_ended(run) and diagnosis.phase is not Phase.UNDERFITTING:
-        settled = "its validation loss had settled" if diagnosis.phase is Phase.HEALTHY else hope
-        return Action.STOP, f"the run has ended, and {settled}"
+        action, joined = (Action.STOP, "and") if over else (Action.CONTINUE, "but")
+        return action, f"the validation loss has risen since about step {_since(diagnosis)}, {joined} {hope}"
+    if over:
+        falls = "the validation loss still falls, but too slowly: " if diagnosis.phase is Phase.UNDERFITTING else ""
+        return Action.STOP, f"{falls}{hope}, below the {percent(policy.worthwhile_chance)} worth going on for"
     if forecast.chance < policy.worthwhile_chance:
         return (
             Action.CONTINUE,
             f"{hope}, but then by much ({percent(forecast.expected_gain)} on average over all that may come)",
         )
     return Action.CONTINUE, hope
+
+
+def _look_back(diagnosis: Diagnosis, forecast: Forecast) -> tuple[Action, str]:
+    """Say of a run that has ended whether more steps would have helped: of its plan nothing is left to hope for."""
+    if diagnosis.phase is Phase.UNDERFITTING:
+        return Action.CONTINUE, (
+            "the run has ended while its validation loss still fell: a quarter more steps would have brought a better "
+            f"checkpoint with a chance of {percent(forecast.near_chance)}; train longer"
+        )
+    if diagnosis.phase is Phase.OVERFITTING:
+        return Action.STOP, f"the validation loss has risen since about step {_since(diagnosis)}"
+    if diagnosis.phase is Phase.HEALTHY:
+        return Action.STOP, "the run has ended, and its validation loss had settled"
+    return Action.STOP, "the run has ended, and nothing says that more steps would have helped"
 
 
 def _has_ended(run: Run) -> bool:

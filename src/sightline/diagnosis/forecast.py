@@ -59,16 +59,23 @@ def forecast(series: EvalSeries, trend: Trend, horizon: Horizon, worthwhile_gain
         """Distance in log time to the step at which so many times as much is learnt."""
         return np.asarray(np.log((growth * step + trend.offset) / (step + trend.offset)))
 
-    gain, weights = _gains(state, best, away(horizon.draw(PATHS)))
+    growth = horizon.draw(PATHS)
+    gain, weights = _gains(state, best, away(growth))
     near, _ = _gains(state, best, away(np.full(PATHS, NEAR)))
     return Forecast(
-        chance=float(weights @ (gain > band).mean(axis=0)),
+        chance=_share(gain, weights, band) if growth.max() > 1.0 else 0.0,
         expected_gain=float(weights @ -np.expm1(-np.clip(gain, 0.0, most)).mean(axis=0)),
-        near_chance=float(weights @ (near > band).mean(axis=0)),
+        near_chance=_share(near, weights, band),
         band=band,
         planned_end=horizon.planned_end,
         warming_up=horizon.warming_up,
     )
+
+
+def _share(gain: Floats, weights: Floats, band: float) -> float:
+    """Share of the paths that gain more than the band: of so many draws neither none nor all makes it certain."""
+    hits = (gain > band).sum(axis=0)
+    return float(weights @ ((hits + 0.5) / (PATHS + 1.0)))  # the mean of Jeffreys' posterior
 
 
 def best_level(logs: Floats) -> float:
