@@ -221,3 +221,22 @@ def test_stairs_measure_memorising_only_as_far_as_the_gap_on_equal_terms_grew():
     assert "not memorising" in no.message and "recognised" not in no.message
     assert yes.evidence["memorised"] == pytest.approx(yes.evidence["height"], rel=0.3)
     assert "recognised" in yes.message and "equal terms" in yes.message
+
+
+def test_a_run_that_learns_nothing_is_not_called_healthy():
+    """Its validation loss has settled, at what the model knew before."""
+    idle = diagnose(run_of(np.full(N, 2.0), noisy(np.full(LINES, 2.0), 0.01)))
+    assert idle.phase is Phase.UNDECIDED and "not_learning" in kinds(idle)
+
+
+def test_what_was_learnt_in_the_first_lines_is_told():
+    """A training loss that fell at once and never again is not one that never fell."""
+    loss = changed(noisy(np.full(LINES, 0.5), 0.01), 0, 3.0)
+    found = next(f for f in diagnose(run_of(np.full(N, 0.6), loss)).findings if f.kind == "not_learning")
+    assert "fell from 3 in its first log lines" in found.message and "nothing more" in found.message
+
+
+def test_a_loss_of_zero_from_the_start_is_not_called_learnt_by_heart_for_sure():
+    """Nothing in the log says that it was ever learnt."""
+    found = next(f for f in diagnose(run_of(EVALS, np.full(LINES, 0.001))).findings if f.kind == "memorised")
+    assert "since the first log line" in found.message and "not what it seems" in found.message

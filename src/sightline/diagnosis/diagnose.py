@@ -78,6 +78,8 @@ def _diagnose(run: Run, false_alarm: float, worthwhile_gain: float) -> Diagnosis
         found += passing_trouble(context)
     if "not_a_loss" not in {finding.kind for finding in found}:
         found += [finding for test in TESTS if (finding := test(context)) is not None and _adds(finding, found)]
+    if diagnosis.phase is Phase.HEALTHY and "not_learning" in {finding.kind for finding in found}:
+        diagnosis = replace(diagnosis, phase=Phase.UNDECIDED, confidence=None)  # what is not learnt cannot hold
     return replace(diagnosis, findings=tuple(sorted(found, key=lambda finding: SEVEREST_FIRST[finding.severity])))
 
 

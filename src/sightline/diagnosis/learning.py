@@ -17,6 +17,7 @@ MOVED = 0.02  # share of its level by which a training loss has to fall
 MEMORISED = 0.01  # nats per token: every row is known by heart
 STEP_HEIGHT = 0.02  # share of the loss by which a stair at an epoch's end matters
 STEP_NOISES = 3.0
+AT_ONCE_NOISES = 5.0  # what the first log line lies above the next ones by when it is no chance
 
 
 def not_learning(context: Context) -> Finding | None:
@@ -35,13 +36,15 @@ def not_learning(context: Context) -> Finding | None:
     if len(evaluated) >= 2 and evaluated.judgeable and evaluated.logs[0] - evaluated.logs.min() > 2.0 * MOVED:
         return None  # the validation loss did fall
     rose = last - first > max(MOVED * first, 2.0 * error)
-    advice = (
-        "lower the learning rate"
-        if rose
-        else "check that labels are not all masked (-100) and that the adapter trains, or raise the learning rate"
-    )
-    moved = f"{'rose' if rose else 'went'} from {first:.4g} to {last:.4g}"
-    message = f"the training loss {moved} over {len(curve)} log lines: nothing is learnt; {advice}"
+    moved = f"{'rose' if rose else 'went'} from {first:.4g} to {last:.4g} over {len(curve)} log lines"
+    at_once = float(curve.values[0]) > first + max(MOVED * first, AT_ONCE_NOISES * rough_noise(curve.values))
+    if at_once:
+        what = f"fell from {float(curve.values[0]):.4g} in its first log lines, then {moved}: nothing more is learnt"
+        advice = "lower the learning rate, or look for what the rows do not tell"
+    else:
+        what = f"{moved}: nothing is learnt"
+        advice = "check that labels are not all masked (-100) and that the adapter trains, or raise the learning rate"
+    message = f"the training loss {what}; {'lower the learning rate' if rose else advice}"
     span = int(curve.steps[0]), int(curve.steps[-1])
     return note("not_learning", Severity.WARNING, message, span, first=first, last=last)
 
@@ -57,10 +60,14 @@ def memorised(context: Context) -> Finding | None:
     if last >= MEMORISED or not len(evaluated) or float(evaluated.losses[-1]) < 10.0 * MEMORISED:
         return None
     step = int(curve.steps[known[0]])
+    since = "since the first log line" if known[0] == 0 else f"since about step {step}"
+    why = (
+        "the training rows were known by heart before, or the loss is not what it seems (the Trainer logs 0 for NaN)"
+        if known[0] == 0
+        else "the training rows are known by heart; more steps on them teach nothing, more rows would"
+    )
     message = (
-        f"the training loss is {last:.2g} since about step {step}, with a validation loss of "
-        f"{float(evaluated.losses[-1]):.4g}: the training rows are known by heart; more steps on them teach nothing, "
-        "more rows would"
+        f"the training loss is {last:.2g} {since}, with a validation loss of {float(evaluated.losses[-1]):.4g}: {why}"
     )
     return note("memorised", Severity.WARNING, message, (step, int(curve.steps[-1])), loss=last)
 
@@ -95,7 +102,7 @@ def staircase(context: Context) -> Finding | None:
         equally = "" if grown is None else f" (on equal terms the gap grew by {percent(memorised)} an epoch)"
         message = (
             f"{found}: rows seen before are recognised{equally}; the drop measures memorising, not learning, so judge "
-            "by the validation loss and keep epochs few"
+            "by a validation loss and keep epochs few"
         )
     severity = Severity.WARNING if memorised > 0.2 else Severity.INFO
     span = int(ends[0]), int(ends[-1])
@@ -138,16 +145,18 @@ def plateau(context: Context) -> Finding | None:
     series = context.series
     if len(series) < 8 or not series.judgeable:
         return None
-    near = series.logs <= best_level(series.logs) + curve_noise(series).band  # not of the luckiest evaluation
+    noise = curve_noise(series)
+    near = series.logs <= best_level(series.logs) + noise.band  # not of the luckiest evaluation
     settled = len(series) - int(np.flatnonzero(~near)[-1]) - 1 if not near.all() else len(series)
     if settled < max(5, len(series) // 3):
         return None
     since, last = int(series.steps[-settled]), int(series.steps[-1])
     message = (
-        f"the validation loss has not moved beyond its noise since step {since} ({settled} evaluations): steps after "
-        "that changed nothing that can be measured; end there next time, or change the data"
+        f"the validation loss has not moved beyond its noise ({percent(noise.sd, 1)} an evaluation) since step {since} "
+        f"({settled} evaluations): steps after that changed nothing that can be measured; end there next time, or change "
+        "the data"
     )
-    return note("plateau", Severity.INFO, message, (since, last), evaluations=settled)
+    return note("plateau", Severity.INFO, message, (since, last), evaluations=settled, noise=noise.sd)
 
 
 def _most(curve: Curve) -> float:
