@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 from sightline.errors import UnknownLogFormat
 from sightline.runs import Run, Status
 from sightline.sources import read, read_runs
-from sightline.sources.console import lines as lines_module
-from sightline.sources.console import parser as parser_module
 from sightline.sources.console.lines import Plans
 from sightline.sources.console.parser import Parser
 
@@ -421,25 +419,3 @@ def test_pieces_of_any_size_read_the_same() -> None:
         parser.end()
         (run,) = parser.runs()
         check_trainer(run)
-
-
-@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
-@pytest.mark.parametrize("between", ["", "7", "loading\n", "Epoch 3:\n", "val loss 2.0\n", "\r5\n"])
-def test_lines_read_the_same_together_and_one_by_one(end: str, between: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stretches of lines of one shape are a short cut and nothing else."""
-    steps = [
-        f"step {i}: train loss {3 / i:.4f}, lr {i / 1e9:.{2 + i % 3}g}{end}{between if i % 20 == 7 else ''}"
-        for i in range(1, 90)
-    ]
-    content = "".join(steps).encode()
-
-    def told() -> list[dict[str, tuple[list[int], list[float]]]]:
-        parser = Parser(Path("x"))
-        parser.feed(content)
-        parser.end()
-        return [{n: (c.steps.tolist(), c.values.tolist()) for n, c in run.curves.items()} for run in parser.runs()]
-
-    together = told()
-    monkeypatch.setattr(parser_module, "_MANY_LINES", 10**9)
-    monkeypatch.setattr(lines_module.Plan, "_plain_columns", lambda *_: None)
-    assert told() == together and sum(len(run["loss"][0]) for run in together) > 80

@@ -8,6 +8,7 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from sightline.sources.json_text import INFINITY, NAN
@@ -15,7 +16,6 @@ from sightline.sources.json_text import INFINITY, NAN
 MAX_STEP = 2**53
 """Largest step taken for one: beyond it float64 no longer counts."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,5})?", re.ASCII)
-_NUMBER_SIGNS = str.maketrans("", "", "0123456789.eE+-")
 _SHORT = 40
 _NUMBERS = frozenset({float, int})
 _WORDS = {
@@ -74,8 +74,11 @@ def as_array(
 
 
 def as_floats(values: Sequence[Any]) -> NDArray[np.float64] | None:
-    """Return logged values as float64 if each is a plain number, else None."""
-    return _restored_array(values) if set(map(type, values)) <= _NUMBERS else None
+    """Return logged values as float64 if each is a plain number, or each is one in a string; else None."""
+    kinds = set(map(type, values))
+    if kinds <= _NUMBERS:
+        return _restored_array(values)
+    return _plain_texts(values) if kinds == {str} else None
 
 
 def _restored_array(values: Sequence[float]) -> NDArray[np.float64]:
@@ -89,14 +92,19 @@ def _restored_array(values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _plain_texts(values: Sequence[str]) -> NDArray[np.float64] | None:
-    """Return texts as numbers if they are short and of digits, None if it takes a closer look."""
-    joined = "".join(values)
-    if len(joined) > _SHORT * len(values) or joined.translate(_NUMBER_SIGNS):
+    """Return texts as numbers if each is a number as JSON has it, nan or inf; None if it takes a closer look."""
+    joined = ",".join(values)
+    # JSON's -0 is an integer, without a sign.
+    if len(joined) > _SHORT * len(values) or "-0," in joined or joined.endswith("-0") or "-nan" in joined:
         return None
+    if "n" in joined:
+        joined = joined.replace("nan", repr(NAN)).replace("inf", repr(INFINITY))
     try:
-        return np.array(list(map(float, values)), dtype=np.float64)
+        numbers = orjson.loads(f"[{joined}]")
     except ValueError:
         return None
+    alike = len(numbers) == len(values) and set(map(type, numbers)) <= _NUMBERS
+    return _restored_array(numbers) if alike else None
 
 
 def _restored(value: float) -> float:

@@ -23,6 +23,8 @@ NAME = "console"
 _SEARCHED_BYTES = 16 << 20
 """How far into a text the first loss is looked for: downloads and tokenisation may fill the beginning."""
 _ENOUGH_ROWS = 2
+_PIECE_BYTES = 1 << 19
+"""Bytes read at once: what is made of them stays in the processor's cache."""
 
 
 def recognises(path: Path) -> bool:
@@ -41,7 +43,7 @@ def recognises(path: Path) -> bool:
         return parser.rows >= _ENOUGH_ROWS or parser.sure
     parser = Parser(path)
     read_bytes = 0
-    for piece in chunks(path):
+    for piece in chunks(path, _PIECE_BYTES):
         parser.feed(piece)
         read_bytes += len(piece)
         if parser.rows >= _ENOUGH_ROWS or parser.sure:
@@ -63,7 +65,7 @@ def read_all(path: Path) -> tuple[Run, ...]:
     from sightline.sources.console.parser import Parser
 
     parser = Parser(path)
-    for piece in chunks(path):
+    for piece in chunks(path, _PIECE_BYTES):
         parser.feed(piece)
     parser.end()
     runs = parser.runs()

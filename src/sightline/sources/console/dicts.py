@@ -43,8 +43,8 @@ _LOSS_KEY, _QUOTED_LOSS = b"loss': ", b"loss': '"
 
 
 def holds_metrics(line: bytes) -> bool:
-    """Return whether a line shows a dictionary in which a loss or an epoch is named."""
-    return b"{'" in line and (b"loss'" in line or b"'epoch'" in line)
+    """Return whether a line that shows a dictionary names a loss or an epoch in it."""
+    return b"loss'" in line or b"'epoch'" in line
 
 
 def tells_metrics(names: Sequence[str]) -> bool:
@@ -73,9 +73,9 @@ def entries_of(texts: Sequence[bytes]) -> tuple[list[Entry], list[int] | None, b
         return [], None, False
     quoted = says_quoted(texts[0])
     text = b",".join(texts).translate(_QUOTES)
-    for plain in (True, False):
+    for reword in (bytes, _plainly_reworded, _reworded):
         try:
-            entries = orjson.loads(b"[" + (text if plain else _reworded(text)) + b"]")
+            entries = orjson.loads(b"[" + reword(text) + b"]")
         except ValueError:
             continue
         if len(entries) == len(texts) and set(map(type, entries)) == {dict}:
@@ -89,15 +89,13 @@ def entries_of(texts: Sequence[bytes]) -> tuple[list[Entry], list[int] | None, b
     return entries, origins, quoted
 
 
-def entries_of_block(block: bytes, count: int) -> list[Entry] | None:
-    """Return the entries of lines that are nothing but ``count`` sound dictionaries, None if they are not."""
-    if block[:2] != b"{'":
-        return None
+def entries_of_block(block: bytes) -> list[Entry] | None:
+    """Return the entries of lines that are nothing but a sound dictionary each, None if they are not."""
     try:
         entries = orjson.loads(b"[" + block.rstrip().translate(_LINES) + b"]")
     except ValueError:
         return None
-    return entries if len(entries) == count and set(map(type, entries)) == {dict} else None
+    return entries if len(entries) == block.count(b"\n") and set(map(type, entries)) == {dict} else None
 
 
 def dicts_from(lines: Sequence[bytes], begin: int) -> int:
@@ -117,9 +115,21 @@ def says_quoted(text: bytes) -> bool:
     return _QUOTED_LOSS in text or (b"': '" in text and _LOSS_KEY not in text)
 
 
+def _plainly_reworded(text: bytes) -> bytes:
+    """Return a text with Python's words as JSON has them where they are values (or in a string, which is no number)."""
+    for word, instead in _AS_JSON.items():
+        if word in text:
+            text = text.replace(b": " + word, b": " + instead)
+    return with_stand_ins(text if b"(" not in text else _WRAPPED.sub(_inside, text))
+
+
+def _inside(match: re.Match[bytes]) -> bytes:
+    return match[1]
+
+
 def _reworded(text: bytes) -> bytes:
     """Return a text with Python's words, NumPy's and torch's numbers as JSON has them."""
-    return with_stand_ins(_WRAPPED.sub(rb"\1", _PYTHON_WORDS.sub(lambda match: _AS_JSON[match[0]], text)))
+    return with_stand_ins(_WRAPPED.sub(_inside, _PYTHON_WORDS.sub(lambda match: _AS_JSON[match[0]], text)))
 
 
 def _one(text: bytes) -> list[Entry]:

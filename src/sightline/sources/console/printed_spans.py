@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.runs.names import is_loss, is_validation
-from sightline.sources.console.lines import EPOCH, STEP
 from sightline.sources.console.rows import Rows, filled
 from sightline.sources.console.spans import Span
+from sightline.sources.console.vocabulary import EPOCH, STEP
 from sightline.sources.table import Column, Unit
 from sightline.sources.table_runs import MAX_RUNS, across_epochs, goings_back
 

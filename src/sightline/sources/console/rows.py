@@ -63,8 +63,8 @@ class Rows:
         """Add the places of dictionaries and their bars, None if no bar stands beside any."""
         if bars is not None:
             having = [i for i, bar in enumerate(bars) if bar is not NO_BAR]
-            self.barred.extend(len(self.tiers) + i for i in having)
-            self.bars.extend(chain.from_iterable(bars[i] for i in having))
+            self.barred.frombytes((np.array(having, dtype=np.int64) + len(self.tiers)).tobytes())
+            self.bars.extend(chain.from_iterable(map(bars.__getitem__, having)))
         self.tiers.frombytes(bytes(count))
 
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from sightline.runs import Run
 from sightline.runs.names import is_loss, is_validation
-from sightline.sources.console.lines import EPOCH, STEP, TOTAL
 from sightline.sources.console.printed_spans import printed_spans
 from sightline.sources.console.rows import Rows
 from sightline.sources.console.spans import Span
 from sightline.sources.console.trainer_spans import trainer_spans
+from sightline.sources.console.vocabulary import EPOCH, STEP, TOTAL
 from sightline.sources.table import Column, Origin
 from sightline.sources.table_runs import MAX_RUNS, numbered, run_between, without_strays
 
