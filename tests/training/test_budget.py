@@ -10,7 +10,7 @@ from transformers import TrainerControl
 
 from sightline.training import spending as spending_module
 from sightline.training.budget import EvaluationBudget
-from sightline.training.spending import PAID_OFF, Spending
+from sightline.training.spending import FREE_S, PAID_OFF, Spending
 
 SHARE = 0.1
 
@@ -141,6 +141,14 @@ def test_a_slow_part_of_a_run_promises_nothing(clock, slow):
         training = Training(clock, lambda s, e=eval_s: e, step_s=lambda s: 10.0 if s in slow else 1.0).run()
         assert training.evaluated[-1] == 400
         assert training.share_in_the_end() <= SHARE
+
+
+def test_a_run_of_a_few_seconds_is_looked_at(clock):
+    """What evaluations take below a second is not worth sparing; beyond it the share holds, also in a short run."""
+    brief = {"steps": 20, "interval": 2, "step_s": lambda step: 0.05}
+    assert Training(clock, lambda step: 0.05, **brief).run().evaluated == list(range(2, 21, 2))
+    dear = Training(clock, lambda step: 0.3, **brief).run()
+    assert dear.evaluated == [20] and dear.spending.spent_s <= FREE_S
 
 
 def test_a_run_too_short_for_its_evaluations_has_the_first_and_the_last(clock):

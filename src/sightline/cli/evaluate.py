@@ -123,7 +123,7 @@ def _print_page(
     lines = [
         Text(
             f"loss {document['eval_loss']:.6f} nats per token, perplexity {document['perplexity']:.4g}, "
-            f"{document['rows']:,} rows, {document['tokens']:,} tokens"
+            f"{document['rows']:,} row{'s' * (document['rows'] != 1)}, {document['tokens']:,} tokens"
         )
     ]
     if document["non_finite"]:

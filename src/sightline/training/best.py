@@ -96,7 +96,9 @@ def _best_checkpoint(watcher: SightlineCallback, keep_step: int | None) -> tuple
 def _why_none(watcher: SightlineCallback) -> list[str]:
     verdict = watcher.verdict
     if verdict is None or verdict.diagnosis.best is None:
-        return ["no evaluation was recorded, so no checkpoint can be called best"]
+        run = watcher.run
+        found = "was recorded" if run is None or not run.evaluations else "gave a finite loss"
+        return [f"no evaluation {found}, so no checkpoint can be called best"]
     if verdict.diagnosis.best.step == 0:
         return ["no step of this run beat the base model: keep the base model, and lower the learning rate"]
     return [f"the best step {verdict.diagnosis.best.step} was not saved"]

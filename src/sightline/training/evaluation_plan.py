@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sightline.training.spending import FREE_S
+
 WANTED_EVALUATIONS = 20
 """Evaluations a run should have before rows are spared: enough to see a turn and to date it."""
 FEWEST_EVALUATIONS = 10
@@ -70,7 +72,7 @@ def plan_evaluations(
     if share >= 1 or whole_s <= 0:
         return whole
     passes = min(evaluations, WANTED_EVALUATIONS) + 2
-    each_s = share / (1 - share) * step_s * total_steps / passes
+    each_s = max(share / (1 - share) * step_s * total_steps, FREE_S) / passes
     if whole_s <= each_s:
         return whole
     return EvaluationPlan(

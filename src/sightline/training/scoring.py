@@ -101,7 +101,9 @@ def score_file(
     if cut:
         notes.append(f"{cut} of {len(rows)} rows are longer than {how.max_length} tokens and were cut")
     if rows.without_label:
-        notes.append(f"{len(rows.without_label)} rows have nothing left to score once they are cut and were left out")
+        left_out = len(rows.without_label)
+        told = "1 row has" if left_out == 1 else f"{left_out} rows have"
+        notes.append(f"{told} nothing left to score once cut to {how.max_length} tokens: left out")
     return Scored(rows, losses, (*notes, *eval_set.notices))
 
 

@@ -21,6 +21,8 @@ from typing import Any
 
 PAID_OFF = 0.5
 """Part of the run over which what has to be spent in any case is paid off."""
+FREE_S = 1.0
+"""Seconds that evaluations may take in any case: a run of a few seconds is there to be looked at."""
 NUMBERS = ("spent_s", "opening_s", "next_s", "closing_s", "trained_s")
 """What a checkpoint keeps, besides the step of the last evaluation and the time that has passed."""
 
@@ -84,6 +86,8 @@ class Spending:
     def lacking_s(self, share: float, step: int) -> float:
         """Return the seconds that are to pass before one more evaluation keeps to its share; 0 or less: none."""
         paid = min(1.0, step / (PAID_OFF * self.total_steps))
+        if self._is_free(share, step):
+            return 0.0
         coming = self.next_s + paid * self.closing_s
         owed = self.spent_s - (1.0 - paid) * self.opening_s + coming
         return owed / share - (self.passed_s + coming)
@@ -91,7 +95,7 @@ class Spending:
     def lasts(self, share: float, step: int) -> bool:
         """Whether one more evaluation leaves enough for that of the last step."""
         coming = 2.0 * self.next_s + self.closing_s
-        return self.spent_s + coming <= share * (self._end_s(step) + coming)
+        return self._is_free(share, step) or self.spent_s + coming <= share * (self._end_s(step) + coming)
 
     def left_s(self, share: float, step: int) -> float:
         """Return the seconds that all evaluations after this step may take together, the closing one included."""
@@ -109,6 +113,11 @@ class Spending:
             setattr(self, name, float(state[name]))
         self.last_step = int(state["last_step"])
         self._began = time.monotonic() - float(state["passed_s"])
+
+    def _is_free(self, share: float, step: int) -> bool:
+        """Whether the run is so short that its share is less than what may be spent in any case, and that lasts."""
+        coming = 2.0 * self.next_s + self.closing_s
+        return share * self._end_s(step) < FREE_S and self.spent_s + coming <= FREE_S
 
     def _end_s(self, step: int) -> float:
         """Seconds that will have passed after the training steps that are left, if they are quick ones."""
