@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sightline.diagnosis.context import Context, note
+from sightline.diagnosis.median import median
 from sightline.runs import Finding, Severity
 
 RARE, COMMON_LOW, COMMON_HIGH, FREQUENT = 2.0, 10, 20, 60.0
@@ -17,7 +18,7 @@ def evaluation_cadence(context: Context) -> Finding | None:
     series, length = context.series, context.steps_per_epoch
     if len(series) < 2 or length is None or context.run.step_unit != "step":
         return None
-    spacing = float(np.median(np.diff(series.steps)))
+    spacing = float(median(np.diff(series.steps)))
     each = length / spacing
     wanted = max(1, round(length / 15.0))
     if each < RARE and len(series) < FEW_IN_ALL:
@@ -40,7 +41,7 @@ def logging_rarer_than_evaluation(context: Context) -> Finding | None:
     series, train = context.series, context.train
     if len(series) < 4 or not 2 <= len(train) < 0.5 * len(series) or context.run.step_unit != "step":
         return None
-    spacing = float(np.median(np.diff(series.steps)))
+    spacing = float(median(np.diff(series.steps)))
     message = (
         f"{len(train)} training losses beside {len(series)} evaluations: what the training loss does between them is "
         f"not seen; set logging_steps to {max(1, round(spacing / 5))} or less"

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from sightline.diagnosis.median import median
 from sightline.diagnosis.noise import rough_noise
 from sightline.runs import Curve
 
@@ -29,7 +30,7 @@ def training_direction(curve: Curve, step: int) -> str | None:
     before = logs[max(split - size, 0) : split]
     if after.size < 2 or not before.size:
         return None
-    then, now = float(np.median(before)), float(np.median(after[-size:]))
+    then, now = float(median(before)), float(median(after[-size:]))
     noise = rough_noise(logs[-1024:])  # of logarithms: a steep start bends them little, and second differences less
     least = max(SURE_NOISES * 1.25 * noise * math.sqrt(1.0 / before.size + 1.0 / size), MOVED)
     return "rises" if now - then > least else "falls" if then - now > least else "flat"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sightline.diagnosis.context import Context, note, plural
+from sightline.diagnosis.median import median
 from sightline.diagnosis.noise import rough_noise
 from sightline.runs import Curve, Finding, Severity
 
@@ -104,7 +105,7 @@ def _blown_up(context: Context) -> Finding | None:
         return None
     size = max(LAST, len(curve) // 50)
     blocks = curve.values[len(curve) % size :].reshape(-1, size)
-    levels = np.median(blocks, axis=1)
+    levels = median(blocks)
     best, last = float(levels.min()), float(levels[-1])
     gained = max(float(levels[0]) - best, 0.5 * best)
     ceiling = best + max(LOST * gained, 6.0 * rough_noise(curve.values))

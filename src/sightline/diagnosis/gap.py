@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from sightline.diagnosis.context import Context, note, percent
+from sightline.diagnosis.median import median
 from sightline.diagnosis.series import Floats
 from sightline.runs import Curve, Finding, Severity
 
@@ -25,7 +26,7 @@ def validation_below_training(context: Context) -> Finding | None:
     if pair is None:
         return None
     train, evaluated = pair
-    ratio = float(np.median(evaluated / train))
+    ratio = float(median(evaluated / train))
     if ratio >= BELOW:
         return None
     reasons = ["the training loss is measured with dropout on", "it is an average over the past logging window"]
@@ -46,7 +47,7 @@ def multiplied_by_accumulation(context: Context) -> Finding | None:
     pair = _paired_levels(context, context.train)
     if accumulated is None or accumulated < 2 or pair is None:
         return None
-    ratio = float(np.median(pair[0] / pair[1]))
+    ratio = float(median(pair[0] / pair[1]))
     if not 0.75 * accumulated <= ratio <= 1.35 * accumulated or ratio < 1.6:
         return None
     message = (
@@ -64,8 +65,8 @@ def meaningless_gap(context: Context) -> Finding | None:
     pair = _paired_levels(context, context.train)
     if pair is None:
         return None
-    gap = float(np.median(pair[1] - pair[0]))
-    if not 0.0 <= gap < SMALL or float(np.median(pair[1])) < 5 * SMALL:
+    gap = float(median(pair[1] - pair[0]))
+    if not 0.0 <= gap < SMALL or float(median(pair[1])) < 5 * SMALL:
         return None
     message = (
         f"the gap of {gap:.3f} between validation and training loss is within what dropout, lag and weighting do to it "

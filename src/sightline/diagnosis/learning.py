@@ -8,6 +8,7 @@ import numpy as np
 
 from sightline.diagnosis.context import Context, note, percent
 from sightline.diagnosis.forecast import best_level
+from sightline.diagnosis.median import median
 from sightline.diagnosis.noise import curve_noise, rough_noise
 from sightline.diagnosis.series import Floats
 from sightline.runs import Curve, Finding, Severity
@@ -26,7 +27,7 @@ def not_learning(context: Context) -> Finding | None:
     if len(curve) < FEWEST or float(curve.values.min()) <= 0.0:
         return None
     size = max(3, len(curve) // 5)
-    first, last = float(np.median(curve.values[:size])), float(np.median(curve.values[-size:]))
+    first, last = float(median(curve.values[:size])), float(median(curve.values[-size:]))
     error = 1.25 * rough_noise(curve.values) * math.sqrt(2.0 / size)
     rates = context.run.curves.get("learning_rate")
     warming = rates is not None and len(rates) >= 3 and float(rates.values[-1]) < 0.5 * _most(rates)
@@ -55,7 +56,7 @@ def memorised(context: Context) -> Finding | None:
     if len(curve) < FEWEST or float(curve.values.min()) < 0.0:
         return None
     known = np.flatnonzero(curve.values < MEMORISED)
-    last = float(np.median(curve.values[-3:]))
+    last = float(median(curve.values[-3:]))
     evaluated = context.series
     if last >= MEMORISED or not len(evaluated) or float(evaluated.losses[-1]) < 10.0 * MEMORISED:
         return None
@@ -77,7 +78,7 @@ def staircase(context: Context) -> Finding | None:
     curve, length = context.train, context.steps_per_epoch
     if length is None or length < 4 or len(curve) < FEWEST or float(curve.values.min()) <= 0.0:
         return None
-    spacing = float(np.median(np.diff(curve.steps)))
+    spacing = float(median(np.diff(curve.steps)))
     if spacing > length / 4.0:
         return None
     logs = np.log(curve.values)
@@ -85,7 +86,7 @@ def staircase(context: Context) -> Finding | None:
     heights = [height for end in ends.tolist() if (height := _stair(curve, logs, end, length)) is not None]
     if not heights:
         return None
-    height = float(np.median(heights))
+    height = float(median(heights))
     error = rough_noise(logs) * math.sqrt(2.0 * 4.0 * spacing / length / len(heights)) * 1.25
     if height < max(STEP_HEIGHT, STEP_NOISES * error):
         return None
@@ -118,7 +119,7 @@ def _gap_growth(context: Context, ends: Floats) -> float | None:
           if (value := _log_ratio(float(loss), probe.at(int(step)))) is not None]  # fmt: skip
     before = [gap for step, gap in at if step <= ends[0]]
     after = [gap for step, gap in at if step > ends[-1]]
-    return float(np.median(after) - np.median(before)) if before and after else None
+    return float(median(after) - median(before)) if before and after else None
 
 
 def _log_ratio(loss: float, probed: float | None) -> float | None:
@@ -135,8 +136,8 @@ def _stair(curve: Curve, logs: Floats, end: float, length: float) -> float | Non
     later = logs[(curve.steps > end + quarter) & (curve.steps <= end + 2 * quarter)]
     if min(before.size, after.size, earlier.size, later.size) < 1:
         return None
-    drop = float(np.median(before) - np.median(after))
-    slope = 0.5 * float(np.median(earlier) - np.median(before) + np.median(after) - np.median(later))
+    drop = float(median(before) - median(after))
+    slope = 0.5 * float(median(earlier) - median(before) + median(after) - median(later))
     return drop - max(slope, 0.0)
 
 

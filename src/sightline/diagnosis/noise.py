@@ -19,6 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from sightline.diagnosis.median import median
 from sightline.diagnosis.series import EvalSeries, Floats
 
 MAD_TO_SD = 1.4826  # of a normal distribution
@@ -143,7 +144,7 @@ def rough_noise(values: Floats) -> float:
     if values.size < 3:
         return 0.0
     bends = values[1:-1] - 0.5 * (values[:-2] + values[2:])
-    return MAD_TO_SD * float(np.median(np.abs(bends))) / math.sqrt(1.5)
+    return MAD_TO_SD * float(median(np.abs(bends))) / math.sqrt(1.5)
 
 
 def student95(freedom: float) -> float:
@@ -156,7 +157,7 @@ def student95(freedom: float) -> float:
 def _restricted(n: int) -> tuple[Floats, Floats, int]:
     """Residual operators in whitened coordinates and their log determinants, for every correlation."""
     coefficients = min(6, 2 + n // 5)
-    basis: Floats = np.polynomial.legendre.legvander(np.linspace(-1.0, 1.0, n), coefficients - 1).astype(np.float64)
+    basis = _legendre(np.linspace(-1.0, 1.0, n), coefficients)
     white_basis = np.moveaxis(whiten(basis.T), 1, 2)  # (g, n, coefficients)
     white_identity = np.moveaxis(whiten(np.eye(n)), 1, 2)
     projections, log_determinants = [], []
@@ -165,3 +166,11 @@ def _restricted(n: int) -> tuple[Floats, Floats, int]:
         projections.append(identity - q @ (q.T @ identity))
         log_determinants.append(float(np.log(np.abs(np.diag(r))).sum()))
     return np.stack(projections), log_root_determinants(n) + np.array(log_determinants), n - coefficients
+
+
+def _legendre(x: Floats, count: int) -> Floats:
+    """Return the first Legendre polynomials at some points, shape (n, count), by Bonnet's recursion."""
+    columns = [np.ones_like(x), x]
+    for i in range(2, count):
+        columns.append((columns[-1] * x * (2 * i - 1) - columns[-2] * (i - 1)) / i)
+    return np.stack(columns[:count], axis=1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from sightline.diagnosis.context import Context, note, percent, plural
 from sightline.diagnosis.learning import MEMORISED
+from sightline.diagnosis.median import median
 from sightline.runs import Finding, Severity
 
 ZERO_SHARE = 0.1
@@ -68,7 +69,7 @@ def row_weighted_evaluation(context: Context) -> Finding | None:
     """Say where the Trainer's eval_loss is not the token mean, and by how much."""
     both = [(e.eval_loss, e.reported_loss) for e in context.run.evaluations if e.reported_loss is not None]
     shares = [abs(reported / exact - 1.0) for exact, reported in both if np.isfinite(exact) and exact > 0.0]
-    if not shares or (share := float(np.median(shares))) < APART:
+    if not shares or (share := float(median(shares))) < APART:
         return None
     message = (
         f"the Trainer's eval_loss differs from the exact token mean by {percent(share, 1)}: it weighs batches by rows and "

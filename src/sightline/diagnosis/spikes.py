@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.diagnosis.context import Context, note, plural
+from sightline.diagnosis.median import median
 from sightline.diagnosis.noise import MAD_TO_SD
 from sightline.diagnosis.series import Floats
 from sightline.runs import Curve, Finding, Severity
@@ -44,14 +45,14 @@ def levels(curve: Curve) -> Levels | None:
     count = n // size
     start = n - count * size
     blocks = curve.values[start:].reshape(count, size)
-    middle = np.median(blocks, axis=1)
-    spread = np.median(np.abs(blocks - middle[:, None]), axis=1) * MAD_TO_SD
+    middle = median(blocks)
+    spread = median(np.abs(blocks - middle[:, None])) * MAD_TO_SD
     after = np.append(middle[2:], middle[-1])
     return Levels(
         curve.steps[start + size :],
         curve.values[start + size :],
         np.repeat(middle[:-1], size),
-        np.repeat(np.maximum(spread[:-1], np.median(spread)), size),
+        np.repeat(np.maximum(spread[:-1], median(spread)), size),
         np.repeat(after, size),
     )
 

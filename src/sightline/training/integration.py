@@ -7,7 +7,6 @@ module and enters the name as soon as it is.
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Sequence
@@ -42,7 +41,7 @@ class SightlineByName:
         return SightlineCallback()
 
 
-class _Waiting(importlib.abc.MetaPathFinder):
+class _Waiting:
     """Lets transformers' integrations module be found as always, and enters the name once it is executed."""
 
     def find_spec(
