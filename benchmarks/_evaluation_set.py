@@ -36,13 +36,14 @@ def model_of(vocabulary: int, loud: float = 5.0) -> Any:
     return model
 
 
-def rows_of(vocabulary: int, n: int, sigma: float = 0.9, seed: int = 0) -> list[Row]:
-    """Return rows of log-normal length from 8 to 512 tokens, median 96, the first half of each masked."""
+def rows_of(vocabulary: int, n: int, sigma: float = 0.9, masked: float = 0.5, seed: int = 0) -> list[Row]:
+    """Return rows of log-normal length from 8 to 512 tokens, median 96, the first part of each masked."""
     rng = np.random.default_rng(seed)
     rows = []
     for length in np.clip(rng.lognormal(np.log(96), sigma, n), 8, LONGEST).astype(int):
         ids = rng.integers(3, vocabulary, length).tolist()
-        rows.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :]})
+        hidden = min(int(length * masked), length - 1)
+        rows.append({"input_ids": ids, "labels": [-100] * hidden + ids[hidden:]})
     return rows
 
 

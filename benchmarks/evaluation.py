@@ -9,7 +9,11 @@ best is then measured on all. "Hooked" is a Trainer's own pass with the exact su
 
 The floor is the number of multiplications that an exact loss needs (body at every token up to the last label, causal
 attention, head at the labelled positions), at the rate of the quickest float32 product measured in the same process;
-and at the rate of ``torch.mm``, which the Trainer uses.
+and at the rate of ``torch.mm``, which the Trainer uses. Beside it stands how long it takes to read every weight once,
+and the bound: how many times as fast as each side a pass at the floor would be.
+
+The whole takes an hour. In pieces: ``--peers`` names the sides, ``--batch-sizes`` those to choose the best from,
+``--no-memory`` leaves memory out. ``--sigma`` and ``--masked`` change the rows.
 
     python benchmarks/evaluation.py [--quick] [--threads N] [--rounds N] [--json FILE]
 """
@@ -43,6 +47,7 @@ from _evaluation_set import (
 
 ROWS = {2_048: 512, 49_152: 512, 151_936: 128}
 """Rows by vocabulary; the Trainer takes an hour for 512 at the largest."""
+PEERS = ("Trainer", "SFTTrainer", "hooked")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 DEFAULT_BATCH = 8
 EVALS_PER_EPOCH = 15
@@ -57,6 +62,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--vocabularies", type=int, nargs="*", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--batch-sizes", type=int, nargs="*", default=BATCH_SIZES, metavar="N")
+    parser.add_argument("--no-default-batch", action="store_true", help=f"leave batches of {DEFAULT_BATCH} out")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--sigma", type=float, default=0.9, help="of the log-normal lengths")
+    parser.add_argument("--masked", type=float, default=0.5, help="share of each row that bears no label")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -65,18 +76,23 @@ def main() -> int:
         return 0
     if options.quick:
         options.rows, options.rounds, options.vocabularies = 96, 1, (49_152,)
+        options.peers = [peer for peer in options.peers if peer != "hooked"]
     results = []
     for vocabulary in options.vocabularies:
         case = {
             "vocabulary": vocabulary,
             "rows": options.rows or ROWS[vocabulary],
             "rounds": options.rounds,
-            "hooked": not options.quick,
+            "peers": options.peers,
+            "batch_sizes": options.batch_sizes,
+            "default_batch": not options.no_default_batch,
+            "sigma": options.sigma,
+            "masked": options.masked,
             "threads": options.threads,
         }
         timed = _in_child({**case, "measure": "time"})
         for name, side in timed["sides"].items():
-            if not name.endswith("hooked"):
+            if not (name.endswith("hooked") or options.no_memory):
                 memory = _in_child({**case, "measure": "memory", "side": name, "batch": side["batch"]})
                 side["peak_mib"] = memory["peak_mib"]
         results.append(timed)
@@ -148,15 +164,16 @@ def _hooked(trainer: Any) -> float:
 
 
 def _time(case: dict[str, Any], folder: str) -> dict[str, Any]:
-    vocabulary, rows = case["vocabulary"], rows_of(case["vocabulary"], case["rows"])
+    vocabulary, rows = case["vocabulary"], _rows(case)
     model = model_of(vocabulary)
     rates = _product_rates()
     sides: dict[str, dict[str, Any]] = {"sightline": {"batch": 0}}
-    for kind in ("Trainer", "SFTTrainer"):
-        best = _best_batch(kind, model, rows[: len(rows) // 8], folder)
-        sides[f"{kind}, batch {DEFAULT_BATCH}"] = {"batch": DEFAULT_BATCH}
+    for kind in (peer for peer in case["peers"] if peer != "hooked"):
+        best = _best_batch(kind, model, rows[: len(rows) // 8], case["batch_sizes"], folder)
         sides[f"{kind}, best batch ({best})"] = {"batch": best}
-        if case["hooked"]:
+        if case["default_batch"]:
+            sides[f"{kind}, batch {DEFAULT_BATCH}"] = {"batch": DEFAULT_BATCH}
+        if "hooked" in case["peers"]:
             sides[f"{kind}, batch {DEFAULT_BATCH}, hooked"] = {"batch": DEFAULT_BATCH}
     passes = {name: _passes(name, model, rows, side["batch"], folder) for name, side in sides.items()}
     ours = passes.pop("sightline")
@@ -169,6 +186,7 @@ def _time(case: dict[str, Any], folder: str) -> dict[str, Any]:
     for name, clocked in taken.items():
         wall_s, cpu_s, losses = zip(*clocked, strict=True)
         sides[name] |= {"wall_s": statistics.median(wall_s), "cpu_s": statistics.median(cpu_s), "loss": losses[-1]}
+        sides[name]["walls_s"] = wall_s
     operations = _operations(rows, vocabulary)
     return {
         **case,
@@ -178,6 +196,7 @@ def _time(case: dict[str, Any], folder: str) -> dict[str, Any]:
         "operations": operations,
         "product_flops_per_s": rates,
         "floor_s": {name: operations / rate for name, rate in rates.items()},
+        "reading_s": _seconds_to_read(model),
         "training": _share_of_a_run(model, rows, sides["sightline"]["wall_s"]),
     }
 
@@ -189,9 +208,15 @@ def _clocked(work: Callable[[], float]) -> tuple[float, float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu, result
 
 
-def _best_batch(kind: str, model: Any, rows: list[Row], folder: str) -> int:
+def _rows(case: dict[str, Any]) -> list[Row]:
+    return rows_of(case["vocabulary"], case["rows"], case["sigma"], case["masked"])
+
+
+def _best_batch(kind: str, model: Any, rows: list[Row], sizes: list[int], folder: str) -> int:
     """Return the batch size at which a Trainer takes least CPU time."""
-    took = {size: _clocked(_passes(kind, model, rows, size, folder))[1] for size in BATCH_SIZES}
+    if len(sizes) == 1:
+        return sizes[0]
+    took = {size: _clocked(_passes(kind, model, rows, size, folder))[1] for size in sizes}
     return min(took, key=lambda size: took[size])
 
 
@@ -222,10 +247,15 @@ def _product_rates() -> dict[str, float]:
     return {"torch.mm": rates["torch.mm"], "quickest": max(rates.values())}
 
 
+def _seconds_to_read(model: Any) -> float:
+    """Return the seconds it takes to read every weight once."""
+    return sum(min(_clocked(lambda p=p: p.detach().sum().item())[0] for _ in range(3)) for p in model.parameters())
+
+
 def _memory(case: dict[str, Any], folder: str) -> dict[str, Any]:
     """Return by how much a pass raises the peak of a process that has model and rows in memory."""
-    vocabulary, rows = case["vocabulary"], rows_of(case["vocabulary"], case["rows"])[: case["rows"] // 4]
-    model = model_of(vocabulary)
+    rows = _rows(case)[: case["rows"] // 4]
+    model = model_of(case["vocabulary"])
     _passes(case["side"], model, [min(rows, key=lambda row: len(row["labels"]))], 1, folder)()  # what is loaded late
     make_pass = _passes(case["side"], model, rows, case["batch"], folder)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -276,6 +306,9 @@ def _show(result: dict[str, Any]) -> None:
             f"floor at {name}'s {rates[name] / 1e9:.0f} GFLOP/s: {floor_s:.2f} s; "
             f"ours is {ours['wall_s'] / floor_s:.2f} x (by CPU time {ours['cpu_s'] / threads / floor_s:.2f} x)"
         )
+    floor_s = result["floor_s"]["quickest"]
+    bounds = (f"{side['wall_s'] / floor_s:.1f} x {name}" for name, side in result["sides"].items() if side is not ours)
+    print(f"a pass at the floor: {'; '.join(bounds)}; reading every weight once {result['reading_s']:.3f} s")
     training = result["training"]
     print(
         f"first pass {result['first_pass']['wall_s']:.2f} s; {EVALS_PER_EPOCH} evaluations take "

@@ -367,6 +367,17 @@ def test_a_model_without_a_head_is_refused() -> None:
         evaluate(hf.LlamaModel(hf.LlamaConfig(**SHAPE)), ROWS)
 
 
+def test_a_model_that_returns_no_logits_is_refused() -> None:
+    """A fused loss that leaves the logits out even without labels leaves nothing to score by; the switch is named."""
+
+    class NoLogits(hf.LlamaForCausalLM):
+        def forward(self, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+            return hf.modeling_outputs.CausalLMOutputWithPast(logits=None)
+
+    with pytest.raises(ModelError, match="NoLogits returns no logits"):
+        evaluate(build(lambda: NoLogits(hf.LlamaConfig(**SHAPE))), ROWS)
+
+
 def test_nan_weights_are_counted() -> None:
     """NaN weights give NaN losses, counted row by row; nothing is hidden."""
     model = build(CAUSAL["llama"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from torch import nn
 
 from sightline.evaluation import EvalSet, evaluate, token_losses, ways
-from sightline.evaluation.overlap import beside
+from sightline.evaluation.overlap import MOST_WAITING, beside
+from tests.evaluation.test_observer import llama_with_dropout, trained
 from tests.evaluation.tiny import CAUSAL, SHAPE, build, rows_of
 
 ROWS = rows_of(40)
@@ -84,6 +87,60 @@ def test_an_error_in_the_other_thread_is_the_passes_own(monkeypatch: pytest.Monk
     assert "sightline-head" in seen
     assert any("out of memory" in notice for notice in eval_set.notices)
     np.testing.assert_allclose(found.loss_sums, plain.loss_sums, rtol=2e-6)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_nothing_is_left_after_an_error(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    """Ctrl-C or an error in the body ends the pass with its threads, hooks and modes as they were."""
+    threads_of_the_head(monkeypatch)
+    model, calls = build(CAUSAL["llama"]), []
+    evaluate(model, ROWS)
+
+    def fail(*_: object) -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            raise error
+
+    handle = model.model.layers[1].register_forward_pre_hook(fail)
+    with pytest.raises(error):
+        evaluate(model, ROWS, batch_tokens=64)
+    handle.remove()
+    assert torch.get_num_threads() == 2
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any(thread.name.startswith("sightline-head") for thread in threading.enumerate())
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_training_is_bit_for_bit_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With passes on two threads in between, and with none; and a pass gives the same bits every time."""
+    seen, losses = threads_of_the_head(monkeypatch), []
+
+    def watch(model: nn.Module) -> None:
+        losses.append([evaluate(model, ROWS).loss for _ in range(2)])
+
+    plain = trained(llama_with_dropout, lambda model: None)
+    watched = trained(llama_with_dropout, watch)
+    assert "sightline-head" in seen
+    assert all(one == other for one, other in losses)
+    assert watched[:2] == plain[:2]
+    assert all(torch.equal(watched[2][name], weight) for name, weight in plain[2].items())
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_piece_is_let_go_once_it_is_done() -> None:
+    """However many pieces a pass has, few of them are in memory."""
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = 0
+    with beside(True) as work:
+        for _ in range(50):
+            hidden = torch.zeros(100)
+            alive.add(hidden)
+            work.put(partial(torch.sum, hidden))
+            del hidden
+            most = max(most, len(alive))
+        assert len(work.results()) == 50
+    assert most <= MOST_WAITING + 2
 
 
 @pytest.mark.usefixtures("two_threads")

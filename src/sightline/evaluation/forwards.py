@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from sightline.errors import ModelError
 from sightline.evaluation.batches import Batch
-from sightline.evaluation.models import inner_model, output_embeddings
+from sightline.evaluation.models import base_model, inner_model, output_embeddings
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -110,8 +111,19 @@ def own_logits_at_positions(
 
 
 def own_logits(model: nn.Module, batch: DeviceBatch, **inputs: Any) -> torch.Tensor:
-    """Return the logits of a full forward with its attention mask, cut to the labelled positions; shape (n, v)."""
-    logits = call(model, **batch.masked_inputs(), **inputs).logits
+    """Return the logits of a full forward with its attention mask, cut to the labelled positions; shape (n, v).
+
+    Raises
+    ------
+    ModelError
+        If the model returns none.
+    """
+    logits = getattr(call(model, **batch.masked_inputs(), **inputs), "logits", None)
+    if logits is None:
+        raise ModelError(
+            f"{type(base_model(model)).__name__} returns no logits when it is called without labels in eval mode; an "
+            "exact evaluation needs them (fused losses have a switch for it, such as Liger's skip_logits=False)"
+        )
     logits = logits[:, -batch.labels.shape[1] :]  # virtual prompt tokens of an adapter come first
     chosen: torch.Tensor = logits.reshape(-1, logits.shape[-1]).index_select(0, batch.positions.to(logits.device))
     return chosen

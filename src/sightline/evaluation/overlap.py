@@ -29,39 +29,63 @@ class Beside:
 
     def __init__(self, pool: ThreadPoolExecutor | None) -> None:
         self._pool = pool
-        self._pieces: list[tuple[Work, Future[torch.Tensor]]] = []
+        self._pieces: list[_Piece] = []
 
     def put(self, work: Work) -> None:
-        """Hand over a piece; it is done here and now where enough are waiting."""
-        if self._pool is not None and sum(not future.done() for _, future in self._pieces) <= MOST_WAITING:
-            future = self._pool.submit(_without_gradients, work)
+        """Hand over a piece; it is done here and now where enough are waiting. What it holds is let go once it is done."""
+        piece = _Piece(work)
+        if self._pool is not None and sum(not piece.future.done() for piece in self._pieces) <= MOST_WAITING:
+            piece.future = self._pool.submit(piece.do)
         else:
-            future = Future()
-            future.set_result(work())
-        self._pieces.append((work, future))
+            piece.future.set_result(piece.do())
+        self._pieces.append(piece)
 
     def results(self) -> list[torch.Tensor]:
         """Return the result of every piece in the order they were put; those not begun are done here, the last first."""
-        here = {at: work() for at, (work, future) in reversed(list(enumerate(self._pieces))) if future.cancel()}
-        return [here[at] if at in here else future.result() for at, (_, future) in enumerate(self._pieces)]
+        for piece in reversed(self._pieces):
+            if piece.future.cancel():
+                piece.future = Future()
+                piece.future.set_result(piece.do())
+        return [piece.future.result() for piece in self._pieces]
+
+
+class _Piece:
+    """One piece of work, and what became of it."""
+
+    def __init__(self, work: Work) -> None:
+        self._work: Work | None = work
+        self.future: Future[torch.Tensor] = Future()
+
+    def do(self) -> torch.Tensor:
+        """Do the work, once."""
+        work, self._work = self._work, None
+        assert work is not None
+        with torch.no_grad():  # grad mode is a thread's own
+            return work()
 
 
 @contextmanager
 def beside(wanted: bool) -> Iterator[Beside]:
-    """Give half of PyTorch's threads to another thread meanwhile, where that is wanted and there are two."""
+    """Give half of PyTorch's threads to another thread meanwhile, where that is wanted and there is an even number.
+
+    Both halves are equal, so that a piece comes out the same to the last bit whoever does it.
+
+    Notes
+    -----
+    ``torch.set_num_threads`` counts for the thread that calls it and for threads that use PyTorch for the first time
+    afterwards. Other threads at work keep their number; one that begins during a pass keeps half of it. Autograd's work
+    on a CPU is done by the thread that calls ``backward``.
+    """
     threads = torch.get_num_threads()
-    if not wanted or threads < 2:
+    if not wanted or threads % 2:
         yield Beside(None)
         return
-    torch.set_num_threads(threads - threads // 2)
+    torch.set_num_threads(threads // 2)
     pool = ThreadPoolExecutor(1, "sightline-head", torch.set_num_threads, (threads // 2,))
     try:
         yield Beside(pool)
     finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # after the other thread's own call, which new threads would inherit
-
-
-def _without_gradients(work: Work) -> torch.Tensor:
-    with torch.no_grad():  # grad mode is a thread's own
-        return work()
+        try:
+            pool.shutdown(cancel_futures=True)  # waits for the piece at hand
+        finally:
+            torch.set_num_threads(threads)  # after the other thread's own call, which new threads would inherit

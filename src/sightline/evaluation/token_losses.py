@@ -19,7 +19,7 @@ from torch.nn import functional
 from sightline.evaluation.products import is_plain_weight, product
 
 LOG2_E = math.log2(math.e)
-CPU_TILE = (1024, 512)
+CPU_TILE = (512, 1024)
 """Positions and vocabulary entries of a tile on a CPU: 2 MiB of float32, which stay in its cache."""
 DEVICE_TILE = (4096, 16384)
 """The same on an accelerator: 256 MiB."""
