@@ -124,10 +124,10 @@ def draw_calibration(real: dict[str, Any], path: Path) -> None:
     figure, panels = pyplot.subplots(1, len(curves), figsize=(3.2 * len(curves), 3.4), sharey=True)
     for axes, (title, rows) in zip(panels, curves.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-        axes.plot([r[0] for r in rows], [r[1] for r in rows], "-", color="tab:blue", linewidth=0.8)
+        axes.vlines([r[0] for r in rows], [r[3] for r in rows], [r[4] for r in rows], color="tab:blue", linewidth=0.8)
         axes.scatter([r[0] for r in rows], [r[1] for r in rows], s=[6 + 6 * r[2] for r in rows], color="tab:blue")
         axes.set(title=title, xlabel="said", xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
-    panels[0].set_ylabel("came true (area: runs' worth of evaluations)")
+    panels[0].set_ylabel("came true (area: runs, line: 90 %)")
     save(figure, path)
 
 

@@ -179,6 +179,9 @@ def main() -> int:
         print(f"no folder of runs at {options.folder}; set SIGHTLINE_RUNS. Skipped.")
         return 0
     runs = simulated_runs() if options.simulated else real_runs(options.folder)
+    if not runs:
+        print(f"no run with 10 or more evaluations in {options.folder}. Skipped.")
+        return 0
     owners = [real.repository for real in runs]
     print(f"{len(runs)} runs of {len(set(owners))} repositories with 10 or more evaluations\n")
     results = {name: mean([obey_rule(real, rule) for real in runs]) for name, rule in rules().items()}
