@@ -143,6 +143,16 @@ def test_a_slow_part_of_a_run_promises_nothing(clock, slow):
         assert training.share_in_the_end() <= SHARE
 
 
+def test_a_machine_that_gets_quick_again_is_believed(clock):
+    """What an evaluation cost while everything was slow is not what it costs now."""
+    busy = range(100)
+    training = Training(
+        clock, lambda s: 10.0 if s in busy else 2.0, step_s=lambda s: 5.0 if s in busy else 1.0, steps=150
+    ).run()
+    assert sum(step >= 100 for step in training.evaluated) >= 3
+    assert training.share_in_the_end() <= SHARE
+
+
 def test_a_run_of_a_few_seconds_is_looked_at(clock):
     """What evaluations take below a second is not worth sparing; beyond it the share holds, also in a short run."""
     brief = {"steps": 20, "interval": 2, "step_s": lambda step: 0.05}

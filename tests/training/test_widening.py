@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +18,7 @@ from sightline.training.planner import Planner
 
 from .small_runs import Told, run_of, write_demo_rows
 
+ROOT = Path(__file__).parents[2]
 FEW = 6
 
 
@@ -73,3 +78,29 @@ def test_a_resumed_run_has_the_rows_and_the_level_it_had(data, tmp_path):
         (e.step, e.eval_loss, e.measured_loss) for e in whole.evaluations
     ]
     assert widths(cut) == widths(whole)
+
+
+RANKS = """
+import sys
+from pathlib import Path
+from sightline.training.evaluation_plan import EvaluationPlan
+from sightline.training.planner import Planner
+from tests.training.test_widening import FEW, trained
+Planner.__call__ = lambda planner, model: EvaluationPlan(FEW, 4)
+trained(Path(sys.argv[1]), Path(sys.argv[1]) / "two")
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_add_the_same_rows_at_the_same_step(tmp_path):
+    """Rank 0 reads the clock and decides; every rank scores its share of the wider sample, and nobody hangs."""
+    script = write_demo_rows(tmp_path) / "ranks.py"
+    script.write_text(RANKS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    subprocess.run([*command, str(tmp_path)], check=True, timeout=300, env={**os.environ, "PYTHONPATH": path})
+    run = reader.read(tmp_path / "two")
+    assert run.status is Status.FINISHED and widths(run)[0] == FEW < widths(run)[-1]
+    for before, now in pairwise(run.evaluations):
+        change = now.losses.first(len(before.losses.loss_sums)).loss - before.losses.loss
+        assert now.eval_loss - before.eval_loss == pytest.approx(change, abs=1e-5)

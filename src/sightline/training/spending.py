@@ -23,7 +23,9 @@ PAID_OFF = 0.5
 """Part of the run over which what has to be spent in any case is paid off."""
 FREE_S = 1.0
 """Seconds that evaluations may take in any case: a run of a few seconds is there to be looked at."""
-NUMBERS = ("spent_s", "opening_s", "next_s", "closing_s", "trained_s")
+PACES = 8.0
+"""Most that a cost is scaled by when steps take longer or shorter than when it was taken."""
+NUMBERS = ("spent_s", "opening_s", "next_s", "closing_s", "trained_s", "pace_s")
 """What a checkpoint keeps, besides the step of the last evaluation and the time that has passed."""
 
 
@@ -50,6 +52,8 @@ class Spending:
         """The last step that something was spent at."""
         self.trained_s = 0.0
         """Seconds of the run up to then that were not spent on evaluations."""
+        self.pace_s = 0.0
+        """Seconds of a step before the last evaluation; 0 where there was none."""
         self._began = time.monotonic()
         self._closed_s: float | None = None
 
@@ -68,6 +72,7 @@ class Spending:
         self.spent_s += seconds
         if self._closed_s is not None:
             self._closed_s += seconds
+        self.pace_s = self.step_s(step) if step > self.last_step else self.pace_s
         self.last_step, self.trained_s = step, self.passed_s - self.spent_s
         if step == 0:
             self.opening_s += seconds
@@ -88,13 +93,13 @@ class Spending:
         paid = min(1.0, step / (PAID_OFF * self.total_steps))
         if self._is_free(share, step):
             return 0.0
-        coming = self.next_s + paid * self.closing_s
+        coming = (self.next_s + paid * self.closing_s) * self._pace(step)
         owed = self.spent_s - (1.0 - paid) * self.opening_s + coming
         return owed / share - (self.passed_s + coming)
 
     def lasts(self, share: float, step: int) -> bool:
         """Whether one more evaluation leaves enough for that of the last step."""
-        coming = 2.0 * self.next_s + self.closing_s
+        coming = self._coming_s(step)
         return self._is_free(share, step) or self.spent_s + coming <= share * (self._end_s(step) + coming)
 
     def left_s(self, share: float, step: int) -> float:
@@ -116,8 +121,16 @@ class Spending:
 
     def _is_free(self, share: float, step: int) -> bool:
         """Whether the run is so short that its share is less than what may be spent in any case, and that lasts."""
-        coming = 2.0 * self.next_s + self.closing_s
-        return share * self._end_s(step) < FREE_S and self.spent_s + coming <= FREE_S
+        return share * self._end_s(step) < FREE_S and self.spent_s + self._coming_s(step) <= FREE_S
+
+    def _coming_s(self, step: int) -> float:
+        """What this evaluation, that of the last step and the check of the best weights will cost."""
+        return (2.0 * self.next_s + self.closing_s) * self._pace(step)
+
+    def _pace(self, step: int) -> float:
+        """How many times as long a step takes now as when costs were taken: other work slows both alike."""
+        now_s = self.step_s(step) if step > self.last_step else 0.0
+        return min(max(now_s / self.pace_s, 1.0 / PACES), PACES) if now_s > 0 and self.pace_s > 0 else 1.0
 
     def _end_s(self, step: int) -> float:
         """Seconds that will have passed after the training steps that are left, if they are quick ones."""
