@@ -20,7 +20,7 @@ TRAIN = noisy(learnt(LINES), 0.02, 2)
 NAN = float("nan")
 
 
-def changed(values: np.ndarray, at: slice | int, to: float | np.ndarray) -> np.ndarray:
+def changed(values: np.ndarray, at: slice | int | list[int], to: float | np.ndarray) -> np.ndarray:
     """Return the values with some replaced."""
     new = np.array(values, dtype=float)
     new[at] = to
@@ -240,3 +240,16 @@ def test_a_loss_of_zero_from_the_start_is_not_called_learnt_by_heart_for_sure():
     """Nothing in the log says that it was ever learnt."""
     found = next(f for f in diagnose(run_of(EVALS, np.full(LINES, 0.001))).findings if f.kind == "memorised")
     assert "since the first log line" in found.message and "not what it seems" in found.message
+
+
+def test_a_jump_in_the_last_digit_of_a_loss_that_is_learnt_is_no_spike():
+    """From 0.0001 to 0.0002 after it has fallen from 2."""
+    known = changed(np.maximum(noisy(learnt(LINES), 0.02, 2), 0.0), slice(48, None), 0.0001)
+    assert "loss_spike" not in kinds(diagnose(run_of(EVALS, changed(known, [70, 80], 0.0002))))
+    assert "loss_spike" in kinds(diagnose(run_of(EVALS, changed(known, [70, 80], 0.2))))
+
+
+def test_a_loss_above_its_best_has_no_plateau():
+    """One sentence does not take back the other."""
+    found = kinds(diagnose(run_of(NEVER_FELL)))
+    assert "too_noisy" in found and "plateau" not in found

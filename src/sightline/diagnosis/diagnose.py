@@ -87,7 +87,7 @@ def _adds(finding: Finding, found: list[Finding]) -> bool:
     """Return whether a finding says something the verdict has not said already."""
     said = {other.kind for other in found}
     if finding.kind == "plateau":
-        return not said & {"overfitting", "rise_suspected"}
+        return not said & {"overfitting", "rise_suspected", "above_best", "too_noisy"}
     if finding.kind == "loss_spike":
         return not said & {"loss_blown_up", "zero_loss"}
     return True

@@ -250,7 +250,9 @@ def _above_best(context: Context, evidence: Evidence, worthwhile_gain: float) ->
         )
         return note("too_noisy", Severity.INFO, message, span, noise=evidence.noise.sd, rise=share)
     unstable = training_direction(context.memorising, best.step) != "falls"
-    advice = "lower the learning rate" if unstable else "the next evaluations will tell"
+    advice = (
+        "lower the learning rate" if unstable else "evaluate more often, or on more rows, to tell it from memorising"
+    )
     message = (
         f"{stands}, more than the noise of one evaluation explains, in a course too uneven or too short to be called "
         f"overfitting; keep step {best.step}; {advice}"

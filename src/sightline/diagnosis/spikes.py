@@ -21,6 +21,7 @@ FEWEST = 16
 BLOCKS = 128
 SHORTEST = 8  # points in a block
 STANDS_OUT = 8.0  # noises above the level
+MATTERS = 0.01  # share of its highest level that a training loss has to jump by
 LOSS_RATIO = 1.5
 NORM_RATIO = 10.0
 
@@ -62,8 +63,9 @@ def loss_spikes(context: Context) -> Finding | None:
     seen = levels(context.train)
     if seen is None or float(seen.level.min()) < 0.0:
         return None
-    high = (seen.values > seen.level + STANDS_OUT * seen.noise) & (seen.values > LOSS_RATIO * seen.level)
-    at = np.flatnonzero(high)
+    rise = seen.values - seen.level
+    high = (rise > STANDS_OUT * seen.noise) & (seen.values > LOSS_RATIO * seen.level)
+    at = np.flatnonzero(high & (rise > MATTERS * float(seen.level.max())))
     if not at.size:
         return None
     worst = int(at[np.argmax(seen.values[at] / np.maximum(seen.level[at], 1e-300))])
