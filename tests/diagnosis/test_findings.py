@@ -198,9 +198,8 @@ def test_a_spike_says_whether_the_loss_came_back():
 
 def test_the_phase_after_the_fact_needs_less_than_the_alarm():
     """A log that is over is looked at once, a live run after every evaluation: the same curve, two levels."""
-    n = 14
-    evaluated = [4.0, 3.7, 3.6, 3.5, 3.52, 3.5, 3.58, 3.7, 3.6, 3.75, 3.9, 3.78, 3.9, 3.88]
-    run = run_of(evaluated, learnt(4 * n))
+    evaluated = [4.0, 3.7, 3.6, 3.5, 3.52, 3.5, 3.58, 3.7, 3.6, 3.75, 3.9, 3.78]
+    run = run_of(evaluated, learnt(4 * len(evaluated)))
     assert diagnose(run).phase is Phase.OVERFITTING
     assert diagnose(replace(run, status=Status.RUNNING)).phase is not Phase.OVERFITTING
 

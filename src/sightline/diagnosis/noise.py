@@ -23,7 +23,7 @@ from sightline.diagnosis.median import median
 from sightline.diagnosis.series import EvalSeries, Floats
 
 MAD_TO_SD = 1.4826  # of a normal distribution
-CORRELATIONS: Floats = np.array([0.0, 0.2, 0.4, 0.6, 0.8])
+CORRELATIONS: Floats = np.array([0.0, 0.3, 0.6])
 PRIOR: Floats = (1.0 - CORRELATIONS) / (1.0 - CORRELATIONS).sum()  # most evaluations are far enough apart
 WINDOW = 48  # evaluations looked at: older noise may be other noise
 ABOVE_BEST = 30.0  # noises: further up the fall is too steep for the shapes that are fitted
@@ -37,7 +37,7 @@ class Noise:
     sd: float
     """Standard deviation of one evaluation around the smooth curve."""
     correlation: float
-    """Correlation of neighbouring errors, 0 to 0.8."""
+    """Correlation of neighbouring errors, 0 to 0.6."""
     freedom: float
     """Degrees of freedom behind ``sd``: few make every statement wider."""
 

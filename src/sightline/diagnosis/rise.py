@@ -2,15 +2,17 @@
 
 Two families of shapes explain the logarithms of the losses y_1 ... y_n:
 
-- H0, falling then flat:   y_i = a + b g(min(i, o)) + e_i,  b >= 0, g falling (exponentials, powers, a line), or b = 0;
+- H0, falling then flat:   y_i = a + b g(min(i, o)) + e_i,  b > 0;
 - H1, falling then rising: y_i = a + b g(min(i, o)) + s h(i - o) + e_i,  s > 0, h after o a ramp, a rise
   that settles, or a step.
 
-The errors e are AR(1) with unknown variance and unknown correlation. What is unknown is averaged over (turning points
-o, shapes g and h, correlations) or integrated out (a and the variance by their invariant priors, s by a g-prior [3]_),
-under both hypotheses alike. The ratio E of the two averages is an e-value: if the loss never rises, its expectation
-stays at 1 however long one looks, so P(E ever reaches 1/alpha) <= alpha (Ville; [1]_, [2]_ for priors of this kind).
-What the shapes and the moving window leave out of that theorem is paid for by MARGIN, which simulation fixes
+g is the logarithm of a loss that falls to a floor: log(1 + c l(i)), l an exponential, a power or a line, c how far above
+its lowest value the loss began. The errors e are AR(1) with unknown variance and unknown correlation. What is unknown is
+averaged over (turning points o, shapes g and h, correlations) or integrated out (a, b and the variance by the right Haar
+prior, s by a g-prior [3]_), under both hypotheses alike. The ratio E of the two averages is an e-value: if the loss never
+rises, its expectation stays at 1 however long one looks, so P(E ever reaches 1/alpha) <= alpha (Ville; [1]_, [2]_ for
+priors of this kind). What the theorem does not cover (the turning points move with the last evaluation, c is read off the
+curve, steep starts are left out, other falls, other errors) is paid for by MARGIN, which simulation fixes
 (benchmarks/verdict_simulation.py --calibrate): E must reach exp(MARGIN)/alpha, and a run longer than the window shares
 alpha among its windows.
 
@@ -28,21 +30,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from sightline.diagnosis.noise import PRIOR, WINDOW, informative, log_root_determinants, whiten
 from sightline.diagnosis.series import EvalSeries, Floats, block_means
 
 FEWEST = 6
 """Evaluations below which no rise can be told from noise of unknown size."""
-MARGIN = 0.75
+MARGIN = 0.5
 """Safety margin of the alarm on the log scale; reproduced by benchmarks/verdict_simulation.py --calibrate."""
-ONE_LOOK = 1.5
+ONE_LOOK = 1.75
 """Logarithm of the e-value that 5 % of curves that never rise exceed when looked at once, at their end; from there too."""
 AFTER = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40)  # evaluations after a turning point that is tried
-DECAYS = (1.0, 2.0, 4.0, 8.0, 16.0)  # exponential falls, in evaluations
+DECAYS = tuple(1.6**k for k in range(8))  # exponential falls, in evaluations: neighbours 60 % apart
 POWERS = (0.5, 1.0)  # falls as a power of the number of evaluations
 SETTLES = 4.0  # evaluations in which a rise that settles does so by 63 %
+BENDS: Floats = np.array([0.05, 0.15, 0.3, 0.6, 1.0, 2.0, 4.0])  # c: starts of a fall, as shares of its lowest loss
 G_PRIOR = 20.0  # a rise is thought to be up to about sqrt(20) times its standard error
+SHRUNK = G_PRIOR / (1.0 + G_PRIOR)
 KEPT_AT_LEAST = 10
 LEAST_LOG = -50.0
 
@@ -83,14 +88,17 @@ def weigh_rise(series: EvalSeries) -> RiseTest | None:
     logs = series.learning_logs
     if logs.size < FEWEST:
         return None
-    fine = float(log_e_value(informative(logs, KEPT_AT_LEAST), series.rounding))
-    coarse_logs, _ = block_means(logs, WINDOW)
-    if coarse_logs.size < logs.size:
-        coarse = float(log_e_value(informative(coarse_logs, KEPT_AT_LEAST), series.rounding))
-        log_e = float(np.logaddexp(fine, coarse)) - math.log(2.0)  # the mean of two e-values is an e-value
-    else:
-        log_e = fine
+    views = windows(logs)
+    each = [float(log_e_value(view, series.rounding)) for view in views]
+    # the mean of e-values is an e-value
+    log_e = float(np.logaddexp.reduce(each)) - math.log(len(each))
     return RiseTest(log_e, rise_height(logs), logs.size)
+
+
+def windows(logs: Floats) -> list[Floats]:
+    """Return what is looked at: the last evaluations, and the whole run in blocks where it is longer."""
+    coarse, size = block_means(logs, WINDOW)
+    return [informative(scale, KEPT_AT_LEAST) for scale in ((logs,) if size == 1 else (logs, coarse))]
 
 
 def alarm_level(false_alarm: float, evaluations: int) -> float:
@@ -155,28 +163,46 @@ def log_evidence(values: Floats, rounding: float, turns: tuple[int, ...]) -> tup
     """
     n = values.shape[-1]
     curves = values.reshape(-1, n)
-    shapes = _usual_shapes(n) if turns == turning_points(n) else _shapes(n, turns)
+    bends = _bends(curves)
+    null, either = np.empty(len(curves)), np.empty((len(curves), len(turns)))
+    for bend in np.unique(bends):
+        rows = bends == bend
+        shapes = _usual_shapes(n, bend) if turns == turning_points(n) else _shapes(n, turns, bend)
+        null[rows], either[rows] = _weigh(curves[rows], rounding, shapes)
+    return null.reshape(values.shape[:-1]), either.reshape(*values.shape[:-1], len(turns))
+
+
+def _bends(curves: Floats) -> Floats:
+    """Return c of each curve (b, n), the nearest of BENDS."""
+    above = np.expm1(curves[:, 0] - curves.min(axis=1))
+    return np.asarray(BENDS[np.abs(np.log1p(above[:, None]) - np.log1p(BENDS)).argmin(axis=1)])
+
+
+def _weigh(curves: Floats, rounding: float, shapes: _Shapes) -> tuple[Floats, Floats]:
+    """Weigh curves (b, n) of one bend: (b,) and (b, o)."""
+    n = curves.shape[1]
     white = whiten(curves - curves.mean(axis=1, keepdims=True))  # (r, b, n), b the curve
     floor = n * max(rounding, 1e-12) ** 2
     level = white @ shapes.level[:, :, None]
     total = np.maximum(np.einsum("rbn,rbn->rb", white, white) - level[..., 0] ** 2, 0.0) + floor  # left by a alone
-    fall = np.maximum(_products(white, shapes.falls), 0.0)  # (r, b, o, t), b >= 0
+    fall = _products(white, shapes.falls)  # (r, b, o, t)
     rise = _products(white, shapes.rises)  # (r, b, o, s)
-    power = 0.5 * (n - 1)
-    weight = (np.log(PRIOR) - shapes.log_scale)[:, None]
-    without = total[:, :, None, None] - fall**2 * (1.0 - 1e-12)
-    price = 0.5 * math.log1p(n)  # of one more coefficient (b), as in BIC
-    flat = _log_sum(weight - power * np.log(total), (0,))
-    fallen = _log_mean(weight[..., None, None] - power * np.log(without) - price, (0, 2, 3), PRIOR.size)
-    null = np.logaddexp(flat, fallen) - math.log(2.0)
-    lengths = shapes.lengths[:, None]  # (r, 1, o, s)
-    ramp = _add_rise(rise, lengths, total[:, :, None, None], power) + weight[..., None, None]
-    across = np.where(fall[:, :, :, None, :] > 0.0, shapes.overlaps[:, None], 0.0)  # (r, b, o, s, t)
-    left = np.maximum(lengths[..., None] - across**2, 1e-9)
-    turned = _add_rise(rise[..., None] - across * fall[:, :, :, None, :], left, without[:, :, :, None, :], power)
-    turned += weight[..., None, None, None] - price
-    either = np.logaddexp(_log_mean(ramp, (0, 3), PRIOR.size), _log_mean(turned, (0, 3, 4), PRIOR.size)) - math.log(2.0)
-    return null.reshape(values.shape[:-1]), either.reshape(*values.shape[:-1], len(turns))
+    weight = (np.log(PRIOR) - shapes.log_scale)[:, None, None, None]
+    freedom = n - 2
+    left = np.maximum(total[..., None, None] - fall**2, 1e-12 * total[..., None, None])  # by a and b
+    fell = weight - 0.5 * freedom * np.log(left) + _log_positive(fall, left, freedom)
+    null = _log_mean(fell, (0, 2, 3), PRIOR.size)
+    across = shapes.overlaps[:, None]  # (r, 1, o, s, t)
+    lengths = np.maximum(shapes.lengths[..., None] - shapes.overlaps**2, 1e-9)[:, None]
+    product = rise[..., None] - across * fall[:, :, :, None, :]
+    size = product / np.sqrt(lengths)  # of the rise, in units of its error
+    remains = np.maximum(left[:, :, :, None] - SHRUNK * size**2, 1e-12 * left[:, :, :, None])
+    # the prior of the height, halved at zero, then the chances that height and fall are above it
+    turned = weight[..., None] - 0.5 * freedom * np.log(remains) - 0.5 * math.log1p(G_PRIOR) + math.log(2.0)
+    turned += _log_positive(math.sqrt(SHRUNK) * size, remains, freedom)
+    turned += _log_positive(fall[:, :, :, None, :] - SHRUNK * across * product / lengths, remains, freedom)
+    either = _log_mean(turned, (0, 3, 4), PRIOR.size)
+    return null, either
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -191,18 +217,21 @@ class _Shapes:
     log_scale: Floats  # (r,)
 
 
-@lru_cache(maxsize=WINDOW)
-def _usual_shapes(n: int) -> _Shapes:
-    return _shapes(n, turning_points(n))
+@lru_cache(maxsize=2 * WINDOW)
+def _usual_shapes(n: int, bend: float) -> _Shapes:
+    return _shapes(n, turning_points(n), bend)
 
 
-def _shapes(n: int, turns: tuple[int, ...]) -> _Shapes:
+def _shapes(n: int, turns: tuple[int, ...], bend: float) -> _Shapes:
     index = np.arange(n, dtype=np.float64)
     turn = np.array(turns, dtype=np.float64)[:, None]
     before = np.minimum(index, turn)  # (o, n): the fall ends at the turning point
-    falls = (
-        [np.exp(-before / decay) for decay in DECAYS] + [(before + 1.0) ** -power for power in POWERS] + [-before / n]
+    losses = (
+        [np.exp(-before / decay) for decay in DECAYS]
+        + [(before + 1.0) ** -power for power in POWERS]
+        + [1.0 - before / n]
     )
+    falls = [np.log1p(bend * loss) for loss in losses]
     after = np.maximum(index - turn, 0.0)
     rises = [after, 1.0 - np.exp(-after / SETTLES), (after > 0.0).astype(np.float64)]
     one = whiten(np.ones(n))
@@ -226,11 +255,9 @@ def _without_level(shapes: Floats, level: Floats) -> Floats:
     return np.asarray(shapes - np.einsum("rotn,rn->rot", shapes, level)[..., None] * level[:, None, None, :])
 
 
-def _add_rise(product: Floats, length: Floats, left_over: Floats, power: float) -> Floats:
-    """Log likelihood once a rise of unknown size s > 0 is allowed: a g-prior halved at zero."""
-    explained = np.where(product > 0.0, product**2 / length, 0.0) * (G_PRIOR / (1.0 + G_PRIOR))
-    likelihood = -power * np.log(np.maximum(left_over - explained, left_over * 1e-12)) - 0.5 * math.log1p(G_PRIOR)
-    return np.asarray(likelihood + np.where(product > 0.0, math.log(2.0), -2.0))
+def _log_positive(estimate: Floats, left_over: Floats, freedom: int) -> Floats:
+    """Logarithm of the probability that a coefficient with this estimate, of unit length, is above zero."""
+    return np.asarray(log_ndtr(estimate * np.sqrt(freedom / left_over)))
 
 
 def _products(white: Floats, shapes: Floats) -> Floats:
