@@ -13,7 +13,7 @@ from sightline.diagnosis.horizon import MEDIAN_GROWTH, Horizon, look_ahead
 from sightline.diagnosis.noise import curve_noise, student95
 from sightline.diagnosis.onset import locate_onset
 from sightline.diagnosis.paired import compare, rise_over_rows
-from sightline.diagnosis.rise import FEWEST, MARGIN, alarm_level, log_e_value
+from sightline.diagnosis.rise import FEWEST, MARGIN, alarm_level, log_e_value, log_normal_cdf
 from sightline.diagnosis.series import EvalSeries, block_means
 from sightline.diagnosis.trend import follow_trend
 from sightline.runs import Curve, ExampleLosses
@@ -44,6 +44,23 @@ def test_the_margin_pays_for_what_the_e_value_lacks():
     rng = np.random.default_rng(0)
     for n in (FEWEST, 20):
         assert np.exp(log_e_value(rng.standard_normal((4000, n)))).mean() < math.exp(MARGIN)
+
+
+def test_the_normal_distribution_is_that_of_scipy():
+    """Far into both tails."""
+    special = pytest.importorskip("scipy.special")
+    x = np.linspace(-40.0, 10.0, 501)
+    np.testing.assert_allclose(log_normal_cdf(x), special.log_ndtr(x), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_steep_fall_to_a_floor_is_no_rise(share):
+    """The fall of a loss, not of its logarithm, with a time that is not one of those tried."""
+    at = np.arange(1, 41)
+    curves = np.log(1.5 * (1.0 + share * np.exp(-at / 5.3))) + 0.005 * np.random.default_rng(3).standard_normal(
+        (200, 40)
+    )
+    assert np.median(log_e_value(curves)) < 0.0
 
 
 def test_many_curves_at_once_are_judged_like_each_alone():
