@@ -84,6 +84,14 @@ def test_the_onset_is_found_where_it_is(n):
     assert onset.high - onset.low <= 20 * n / 4
 
 
+def test_a_rise_that_starts_slowly_turned_where_it_turned():
+    """One that accelerates over the second half: the interval holds the turn, not only where it became visible."""
+    at = np.arange(1, 41) / 40
+    risen = falling(40) * (1.0 + 0.15 * (np.maximum(at - 0.5, 0.0) / 0.5) ** 2)
+    onset = locate_onset(EvalSeries.of(run_of(noisy(risen, 0.005))))
+    assert onset.low <= 20 * 20 <= onset.high
+
+
 def test_the_paired_difference_is_a_ratio_estimator():
     """Mean and standard error by hand: two rows of one and three tokens."""
     counts = np.array([1, 3])

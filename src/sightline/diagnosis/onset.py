@@ -2,6 +2,7 @@
 
 Every evaluation is tried as the turning point of the falling-then-rising shapes of rise.py; the likelihood of each,
 averaged over everything else that is unknown, is its posterior probability (all turning points equally likely before).
+Beside the alarm's rises it tries one that accelerates: a rise that starts slowly is noticed long after its turn.
 The interval is the shortest set of evaluations that holds 90 % of it, stretched to be without gaps.
 """
 
@@ -36,7 +37,7 @@ def locate_onset(series: EvalSeries) -> Onset:
         logs, size = block_means(logs, WINDOW)
     values = informative(logs, KEPT_AT_LEAST)
     turns = tuple(range(1, values.size - 2))
-    _, evidence = log_evidence(values, series.rounding, turns)
+    _, evidence = log_evidence(values, series.rounding, turns, slow_starts=True)
     likely = np.exp(evidence - evidence.max())
     low, high = _shortest(likely / likely.sum())
     first = len(steps) - values.size * size  # index of the first evaluation in the window

@@ -164,7 +164,9 @@ def turning_points(n: int) -> tuple[int, ...]:
     return tuple(n - 1 - after for after in AFTER if n - after >= 2)
 
 
-def log_evidence(values: Floats, rounding: float, turns: tuple[int, ...]) -> tuple[Floats, Floats]:
+def log_evidence(
+    values: Floats, rounding: float, turns: tuple[int, ...], *, slow_starts: bool = False
+) -> tuple[Floats, Floats]:
     """Marginal likelihoods of "never rises" and of "rises after o" for each turning point o.
 
     Parameters
@@ -175,6 +177,8 @@ def log_evidence(values: Floats, rounding: float, turns: tuple[int, ...]) -> tup
         Standard deviation of their rounding error, added to what is left over.
     turns : tuple of int, length k
         Turning points o: index of the last evaluation that has not risen.
+    slow_starts : bool
+        Whether rises that accelerate (squares) are tried too.
 
     Returns
     -------
@@ -188,7 +192,8 @@ def log_evidence(values: Floats, rounding: float, turns: tuple[int, ...]) -> tup
     null, either = np.empty(len(curves)), np.empty((len(curves), len(turns)))
     for bend in np.unique(bends):
         rows = bends == bend
-        shapes = _usual_shapes(n, bend) if turns == turning_points(n) else _shapes(n, turns, bend)
+        usual = turns == turning_points(n) and not slow_starts
+        shapes = _usual_shapes(n, bend) if usual else _shapes(n, turns, bend, slow_starts=slow_starts)
         null[rows], either[rows] = _weigh(curves[rows], rounding, shapes)
     return null.reshape(values.shape[:-1]), either.reshape(*values.shape[:-1], len(turns))
 
@@ -243,7 +248,7 @@ def _usual_shapes(n: int, bend: float) -> _Shapes:
     return _shapes(n, turning_points(n), bend)
 
 
-def _shapes(n: int, turns: tuple[int, ...], bend: float) -> _Shapes:
+def _shapes(n: int, turns: tuple[int, ...], bend: float, *, slow_starts: bool = False) -> _Shapes:
     index = np.arange(n, dtype=np.float64)
     turn = np.array(turns, dtype=np.float64)[:, None]
     before = np.minimum(index, turn)  # (o, n): the fall ends at the turning point
@@ -255,6 +260,8 @@ def _shapes(n: int, turns: tuple[int, ...], bend: float) -> _Shapes:
     falls = [np.log1p(bend * loss) for loss in losses]
     after = np.maximum(index - turn, 0.0)
     rises = [after, 1.0 - np.exp(-after / SETTLES), (after > 0.0).astype(np.float64)]
+    if slow_starts:
+        rises.append(after**2 / n)
     one = whiten(np.ones(n))
     length = np.sqrt(np.einsum("rn,rn->r", one, one))
     level = one / length[:, None]
