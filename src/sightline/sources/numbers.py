@@ -18,6 +18,8 @@ MAX_STEP = 2**53
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,5})?", re.ASCII)
 _SHORT = 40
 _NUMBERS = frozenset({float, int})
+_NO_NUMBER = ("u", "l", '"', "[", "{")
+"""What everything in JSON that is no number has one of: true, false, null, texts, lists, objects."""
 _WORDS = {
     "nan": math.nan,
     "inf": math.inf,
@@ -75,10 +77,9 @@ def as_array(
 
 def as_floats(values: Sequence[Any]) -> NDArray[np.float64] | None:
     """Return logged values as float64 if each is a plain number, or each is one in a string; else None."""
-    kinds = set(map(type, values))
-    if kinds <= _NUMBERS:
-        return _restored_array(values)
-    return _plain_texts(values) if kinds == {str} else None
+    if type(next(iter(values), None)) is str:
+        return _plain_texts(values)
+    return _restored_array(values) if set(map(type, values)) <= _NUMBERS else None
 
 
 def _restored_array(values: Sequence[float]) -> NDArray[np.float64]:
@@ -91,9 +92,14 @@ def _restored_array(values: Sequence[float]) -> NDArray[np.float64]:
     return numbers
 
 
-def _plain_texts(values: Sequence[str]) -> NDArray[np.float64] | None:
+def _plain_texts(values: Sequence[Any]) -> NDArray[np.float64] | None:
     """Return texts as numbers if each is a number as JSON has it, nan or inf; None if it takes a closer look."""
-    joined = ",".join(values)
+    try:
+        joined = ",".join(values)
+    except TypeError:  # not all of them are texts
+        return None
+    if any(sign in joined for sign in _NO_NUMBER):
+        return None
     # JSON's -0 is an integer, without a sign.
     if len(joined) > _SHORT * len(values) or "-0," in joined or joined.endswith("-0") or "-nan" in joined:
         return None
@@ -103,8 +109,7 @@ def _plain_texts(values: Sequence[str]) -> NDArray[np.float64] | None:
         numbers = orjson.loads(f"[{joined}]")
     except ValueError:
         return None
-    alike = len(numbers) == len(values) and set(map(type, numbers)) <= _NUMBERS
-    return _restored_array(numbers) if alike else None
+    return _restored_array(numbers) if len(numbers) == len(values) else None
 
 
 def _restored(value: float) -> float:
