@@ -34,7 +34,7 @@ from sightline.runs import Onset, Phase
 
 NOISES = (0.002, 0.005, 0.02)
 CORRELATIONS = (0.0, 0.5)
-LENGTHS = (20, 40, 200)
+LENGTHS = (10, 20, 40, 200)
 CALIBRATION = 10_000  # first seed of the runs that levels are found on: none that is measured
 IN_TIME = 8  # evaluations after the turn
 PACKAGE_RUNS = 10  # of each cell: a package reads the whole log again at every evaluation
@@ -231,7 +231,7 @@ def calibrate(count: int) -> None:
                 continue  # judged by the learning rate, not by this level
             curves = [simulate(name, n, noise, correlation, CALIBRATION + s).curves.eval_loss for s in range(count)]
             logs = np.log(np.stack(curves))
-            high = np.array([[rise_height(one[: i + 1]) if i >= 5 else 0.0 for i in range(n)] for one in logs])
+            high = np.array([[rise_height(one[: i + 1]) if i >= FEWEST - 1 else 0.0 for i in range(n)] for one in logs])
             evidence = np.where(high > Policy().worthwhile_gain, log_e_values(logs), -np.inf)
             margin = np.quantile((evidence - base).max(axis=1), 1.0 - share, method="higher")
             one_look = np.quantile(evidence[:, -1], 1.0 - share, method="higher")

@@ -24,7 +24,7 @@ def locate_onset(series: EvalSeries) -> Onset:
     Parameters
     ----------
     series : EvalSeries
-        At least six evaluations, of which the test for a rise said that they have risen.
+        At least four evaluations, of which the test for a rise said that they have risen.
 
     Returns
     -------
@@ -46,7 +46,13 @@ def locate_onset(series: EvalSeries) -> Onset:
         return int(steps[min(max(first + turn * size + within, 0), len(steps) - 1)])
 
     middle = turns[int(np.searchsorted(np.cumsum(likely) / likely.sum(), 0.5))]
-    return Onset(at(middle, size // 2), at(turns[low], -(size // 2)), at(turns[high], size - 1 + size // 2))
+    earliest, latest = at(turns[low], -(size // 2)), at(turns[high], size - 1 + size // 2)
+    if (
+        low == 0 and first == 0 and not logs.argmin()
+    ):  # before the first turn that is tried there is one that nothing precedes
+        best = int(steps[0])
+        return Onset(best if middle == turns[0] else at(middle, size // 2), best, latest)
+    return Onset(at(middle, size // 2), earliest, latest)
 
 
 def _shortest(likely: Floats) -> tuple[int, int]:

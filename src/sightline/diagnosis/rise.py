@@ -4,12 +4,13 @@ Two families of shapes explain the logarithms of the losses y_1 ... y_n:
 
 - H0, falling then flat:   y_i = a + b g(min(i, o)) + e_i,  b > 0;
 - H1, falling then rising: y_i = a + b g(min(i, o)) + s h(i - o) + e_i,  s > 0, h after o a ramp, a rise
-  that settles, or a step.
+  that settles, or a step; or, where the first evaluation is the best, y_i = a + s h(i) + e_i against y_i = a + e_i.
 
 g is the logarithm of a loss that falls to a floor: log(1 + c l(i)), l an exponential, a power or a line, c how far above
 its lowest value the loss began. The errors e are AR(1) with unknown variance and unknown correlation. What is unknown is
-averaged over (turning points o, shapes g and h, correlations) or integrated out (a, b and the variance by the right Haar
-prior, s by a g-prior [3]_), under both hypotheses alike. The ratio E of the two averages is an e-value: if the loss never
+averaged over (turning points o, shapes g and h, correlations) or integrated out (a and b by the right Haar prior, s by a
+g-prior [3]_, the variance by an inverse gamma distribution worth one evaluation of the usual noise), under both hypotheses
+alike. The ratio E of the two averages is an e-value: if the loss never
 rises, its expectation stays at 1 however long one looks, so P(E ever reaches 1/alpha) <= alpha (Ville; [1]_, [2]_ for
 priors of this kind). What the theorem does not cover (the turning points move with the last evaluation, c is read off the
 curve, steep starts are left out, other falls, other errors) is paid for by MARGIN, which simulation fixes
@@ -35,12 +36,20 @@ import numpy as np
 from sightline.diagnosis.noise import PRIOR, WINDOW, informative, log_root_determinants, whiten
 from sightline.diagnosis.series import EvalSeries, Floats, block_means
 
-FEWEST = 6
+FEWEST = 4
 """Evaluations below which no rise can be told from noise of unknown size."""
-MARGIN = 0.5
+FEWEST_LIVE = 6
+"""Evaluations below which a run that goes on is not called: what is believed of the noise decides, and more will come."""
+USUAL_NOISE = 0.005
+"""Usual noise of one evaluation, a share of the loss: what is believed of it before there is any, as NOISE_FREEDOM of it."""
+NOISE_FREEDOM = 1.0
+"""Degrees of freedom of that belief, the fewest whole ones: twenty evaluations hardly know of it, five need it."""
+MARGIN = 0.65
 """Safety margin of the alarm on the log scale; reproduced by benchmarks/verdict_simulation.py --calibrate."""
-ONE_LOOK = 1.75
+ONE_LOOK = 2.4
 """Logarithm of the e-value that 5 % of curves that never rise exceed when looked at once, at their end; from there too."""
+RENEWED = 40
+"""Evaluations after which a moving window is a new test: its oldest ones tell little of a rise."""
 AFTER = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40)  # evaluations after a turning point that is tried
 DECAYS = tuple(1.6**k for k in range(8))  # exponential falls, in evaluations: neighbours 60 % apart
 POWERS = (0.5, 1.0)  # falls as a power of the number of evaluations
@@ -82,7 +91,9 @@ class RiseTest:
         Looked at ``once``, after the run, it takes less than looked at after every evaluation.
         """
         level = alarm_level(false_alarm, self.evaluations)
-        return self.log_e >= (min(level, one_look_level(false_alarm)) if once else level)
+        if once:
+            return self.log_e >= min(level, one_look_level(false_alarm))
+        return self.evaluations >= FEWEST_LIVE and self.log_e >= level
 
 
 def weigh_rise(series: EvalSeries) -> RiseTest | None:
@@ -96,7 +107,7 @@ def weigh_rise(series: EvalSeries) -> RiseTest | None:
     Returns
     -------
     RiseTest or None
-        None with fewer than six evaluations.
+        None with fewer than FEWEST evaluations.
     """
     logs = series.learning_logs
     if logs.size < FEWEST:
@@ -117,9 +128,9 @@ def windows(logs: Floats) -> list[Floats]:
 def alarm_level(false_alarm: float, evaluations: int) -> float:
     """Return what the logarithm of the e-value must reach.
 
-    A window that moves begins a new test each time its length has passed, so the error is shared among the windows.
+    A window that moves begins a new test each time RENEWED evaluations have passed, so the error is shared among them.
     """
-    return math.log(1.0 / max(false_alarm, 1e-12)) + MARGIN + math.log(max(1.0, evaluations / WINDOW))
+    return math.log(1.0 / max(false_alarm, 1e-12)) + MARGIN + math.log(max(1.0, evaluations / RENEWED))
 
 
 def one_look_level(false_alarm: float) -> float:
@@ -137,7 +148,10 @@ def log_normal_cdf(x: Floats) -> Floats:
     """Logarithm of the standard normal distribution function, to 1.2e-7 everywhere [4]_: SciPy's takes 0.2 s to import."""
     z = np.abs(x) / math.sqrt(2.0)
     t = 1.0 / (1.0 + 0.5 * z)
-    tail = np.log(0.5 * t) - z * z + np.polynomial.polynomial.polyval(t, ERFC)
+    powers = np.zeros_like(t)
+    for coefficient in reversed(ERFC):
+        powers = powers * t + coefficient
+    tail = np.log(0.5 * t) - z * z + powers
     return np.asarray(np.where(x < 0.0, tail, np.log1p(-np.exp(tail))))
 
 
@@ -155,8 +169,13 @@ def log_e_value(values: Floats, rounding: float = 0.0) -> Floats:
     -------
     ndarray of float, shape (...)
     """
-    null, turned = log_evidence(values, rounding, turning_points(values.shape[-1]))
-    return np.maximum(_log_sum(turned, (-1,)) - math.log(turned.shape[-1]) - null, LEAST_LOG)
+    n = values.shape[-1]
+    null, turned = log_evidence(values, rounding, turning_points(n))
+    later = _log_sum(turned, (-1,)) - math.log(turned.shape[-1]) - null
+    at_once = _rose_at_once(values.reshape(-1, n), rounding).reshape(later.shape)
+    # any evaluation may be the turning point, the first as well as another
+    both = np.logaddexp(later + math.log1p(-1.0 / n), at_once - math.log(n))
+    return np.maximum(both, LEAST_LOG)
 
 
 def turning_points(n: int) -> tuple[int, ...]:
@@ -208,13 +227,13 @@ def _weigh(curves: Floats, rounding: float, shapes: _Shapes) -> tuple[Floats, Fl
     """Weigh curves (b, n) of one bend: (b,) and (b, o)."""
     n = curves.shape[1]
     white = whiten(curves - curves.mean(axis=1, keepdims=True))  # (r, b, n), b the curve
-    floor = n * max(rounding, 1e-12) ** 2
+    floor = _believed(n, rounding)
     level = white @ shapes.level[:, :, None]
     total = np.maximum(np.einsum("rbn,rbn->rb", white, white) - level[..., 0] ** 2, 0.0) + floor  # left by a alone
     fall = _products(white, shapes.falls)  # (r, b, o, t)
     rise = _products(white, shapes.rises)  # (r, b, o, s)
     weight = (np.log(PRIOR) - shapes.log_scale)[:, None, None, None]
-    freedom = n - 2
+    freedom = n - 2 + NOISE_FREEDOM
     left = np.maximum(total[..., None, None] - fall**2, 1e-12 * total[..., None, None])  # by a and b
     fell = weight - 0.5 * freedom * np.log(left) + _log_positive(fall, left, freedom)
     null = _log_mean(fell, (0, 2, 3), PRIOR.size)
@@ -229,6 +248,39 @@ def _weigh(curves: Floats, rounding: float, shapes: _Shapes) -> tuple[Floats, Fl
     turned += _log_positive(fall[:, :, :, None, :] - SHRUNK * across * product / lengths, remains, freedom)
     either = _log_mean(turned, (0, 3, 4), PRIOR.size)
     return null, either
+
+
+def _rose_at_once(curves: Floats, rounding: float) -> Floats:
+    """Logarithm of the e-value of "rises from the first evaluation on" against "flat": where nothing falls, b is out."""
+    n = curves.shape[1]
+    level, rises, lengths, log_scale = _first_rises(n)
+    white = whiten(curves - curves.mean(axis=1, keepdims=True))  # (r, b, n)
+    total = np.einsum("rbn,rbn->rb", white, white) - (white @ level[:, :, None])[..., 0] ** 2
+    left = (np.maximum(total, 0.0) + _believed(n, rounding))[..., None]
+    weight = (np.log(PRIOR) - log_scale)[:, None, None]
+    freedom = n - 1 + NOISE_FREEDOM
+    size = (white @ rises.transpose(0, 2, 1)) / np.sqrt(lengths)[:, None]  # (r, b, s)
+    remains = np.maximum(left - SHRUNK * size**2, 1e-12 * left)
+    risen = weight - 0.5 * freedom * np.log(remains) - 0.5 * math.log1p(G_PRIOR) + math.log(2.0)
+    risen += _log_positive(math.sqrt(SHRUNK) * size, remains, freedom)
+    flat = weight - 0.5 * freedom * np.log(left)
+    return _log_mean(risen, (0, 2), PRIOR.size) - _log_sum(flat, (0, 2))
+
+
+def _believed(n: int, rounding: float) -> float:
+    """Squares that are left whatever fits: of the rounding, and of what is believed of the noise."""
+    return n * max(rounding, 1e-12) ** 2 + NOISE_FREEDOM * USUAL_NOISE**2
+
+
+@lru_cache(maxsize=WINDOW)
+def _first_rises(n: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Level (r, n), rises from the first evaluation on (r, s, n), their squared lengths (r, s), log scale (r,)."""
+    after = np.arange(n, dtype=np.float64)
+    one = whiten(np.ones(n))
+    length = np.sqrt(np.einsum("rn,rn->r", one, one))
+    level = one / length[:, None]
+    rises = _without_level(whiten(np.stack([after, 1.0 - np.exp(-after / SETTLES)])[None]), level)[:, 0]
+    return level, rises, np.einsum("rsn,rsn->rs", rises, rises), log_root_determinants(n) + np.log(length)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -283,7 +335,7 @@ def _without_level(shapes: Floats, level: Floats) -> Floats:
     return np.asarray(shapes - np.einsum("rotn,rn->rot", shapes, level)[..., None] * level[:, None, None, :])
 
 
-def _log_positive(estimate: Floats, left_over: Floats, freedom: int) -> Floats:
+def _log_positive(estimate: Floats, left_over: Floats, freedom: float) -> Floats:
     """Logarithm of the probability that a coefficient with this estimate, of unit length, is above zero."""
     return log_normal_cdf(estimate * np.sqrt(freedom / left_over))
 
