@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from sightline.diagnosis import diagnose
 from sightline.diagnosis.direction import training_direction
 from sightline.diagnosis.forecast import forecast
 from sightline.diagnosis.horizon import MEDIAN_GROWTH, Horizon, look_ahead
@@ -16,7 +18,7 @@ from sightline.diagnosis.paired import compare, rise_over_rows
 from sightline.diagnosis.rise import FEWEST, MARGIN, alarm_level, log_e_value, log_normal_cdf
 from sightline.diagnosis.series import EvalSeries, block_means
 from sightline.diagnosis.trend import follow_trend
-from sightline.runs import Curve, ExampleLosses
+from sightline.runs import Curve, ExampleLosses, Phase, Status
 from tests.diagnosis.courses import falling, learnt, noisy, run_of, turning, with_rows
 
 
@@ -44,6 +46,32 @@ def test_the_margin_pays_for_what_the_e_value_lacks():
     rng = np.random.default_rng(0)
     for n in (FEWEST, 20):
         assert np.exp(log_e_value(0.005 * rng.standard_normal((4000, n)))).mean() < math.exp(MARGIN)
+
+
+@pytest.mark.parametrize("losses", [[0.31, 0.35, 0.39, 0.43, 0.47], [2.0, 1.0, 1.3, 1.38, 1.42], [0.9, 0.5, 0.6, 0.7]])
+def test_few_evaluations_that_rise_by_tens_of_percent_are_no_healthy_run(losses):
+    """From the first one on, or after one fall: called once the run is over, suspected while it goes on."""
+    known = run_of(losses, learnt(len(losses)))
+    assert diagnose(replace(known, status=Status.FINISHED)).phase is not Phase.HEALTHY
+    assert diagnose(replace(known, status=Status.RUNNING)).phase is not Phase.HEALTHY
+    assert (
+        diagnose(replace(run_of(losses[:1] + losses[1:2] * 4), status=Status.FINISHED)).phase is not Phase.OVERFITTING
+    )
+
+
+def test_five_evaluations_that_rise_steadily_have_turned_at_the_first():
+    """The commonest overfit of long epochs."""
+    found = diagnose(replace(run_of([0.31, 0.35, 0.39, 0.43, 0.47], learnt(5)), status=Status.FINISHED))
+    assert found.phase is Phase.OVERFITTING and found.onset is not None
+    assert found.onset.step == found.onset.low == found.best.step
+
+
+def test_few_noisy_evaluations_are_seldom_called():
+    """Four to eight that have settled, with 1 % of noise: at most one in twenty of 200 finished logs."""
+    rng = np.random.default_rng(0)
+    for n in (4, 5, 8):
+        runs = (run_of(1.5 * np.exp(0.01 * rng.standard_normal(n))) for _ in range(200))
+        assert sum(diagnose(replace(run, status=Status.FINISHED)).phase is Phase.OVERFITTING for run in runs) <= 10
 
 
 def test_the_normal_distribution_is_that_of_scipy():

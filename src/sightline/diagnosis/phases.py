@@ -12,7 +12,7 @@ from sightline.diagnosis.horizon import look_ahead
 from sightline.diagnosis.noise import Noise, curve_noise
 from sightline.diagnosis.onset import locate_onset
 from sightline.diagnosis.paired import ROWS_Z, Difference, equivalent_to_best, rise_over_rows
-from sightline.diagnosis.rise import RiseTest, rise_height, weigh_rise
+from sightline.diagnosis.rise import FEWEST_LIVE, RiseTest, rise_height, weigh_rise
 from sightline.diagnosis.scores import better_score_after
 from sightline.diagnosis.series import FEWEST_EVALUATIONS, EvalSeries
 from sightline.diagnosis.trend import follow_trend
@@ -233,7 +233,7 @@ def _above_best(context: Context, evidence: Evidence, worthwhile_gain: float) ->
     """
     series, best, band = context.series, evidence.best, evidence.forecast.band
     fallen = float(series.learning_logs[0] - series.logs.min())
-    height = rise_height(series.logs) if evidence.rise is not None else _stands_above(series)
+    height = rise_height(series.logs) if len(series) >= FEWEST_LIVE else _stands_above(series)
     if height <= worthwhile_gain or (height <= band and fallen > band):
         return None
     span = best.step, int(series.steps[-1])

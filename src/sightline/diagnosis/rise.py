@@ -139,8 +139,9 @@ def one_look_level(false_alarm: float) -> float:
 
 
 def rise_height(logs: Floats) -> float:
-    """Mean of the last three evaluations above the lowest mean of three in a row."""
-    means = np.convolve(logs, np.full(3, 1.0 / 3.0), "valid")
+    """Mean of the last three evaluations above the lowest mean of three in a row; of two where there are few."""
+    size = 3 if logs.size >= FEWEST_LIVE else 2
+    means = np.convolve(logs, np.full(size, 1.0 / size), "valid")
     return float(means[-1] - means.min()) if means.size else 0.0
 
 
