@@ -138,11 +138,17 @@ def simulate(name: str, n: int, noise: float, correlation: float, seed: int) -> 
         The same seed gives the same run.
     """
     rng = np.random.default_rng([seed, n, sorted(SHAPES).index(name)])
+    return drawn(name, SHAPES[name], noise * errors(rng, n, correlation), rng)
+
+
+def drawn(name: str, shape: Shape, noise: Floats, rng: np.random.Generator) -> Simulated:
+    """Return a run of a shape whose evaluations are off by this noise, a difference of logarithms, shape (n,)."""
+    n = noise.size
     at = np.arange(1, n + 1) / n
-    smooth, _ = SHAPES[name](at)
-    evaluated = smooth * np.exp(noise * errors(rng, n, correlation))
+    smooth, _ = shape(at)
+    evaluated = smooth * np.exp(noise)
     lines = np.arange(1, LINES * n + 1)
-    _, train_smooth = SHAPES[name](np.interp(lines / LINES, np.arange(1, n + 1), at))
+    _, train_smooth = shape(np.interp(lines / LINES, np.arange(1, n + 1), at))
     train = train_smooth * np.exp(TRAIN_NOISE * rng.standard_normal(lines.size))
     eval_steps, train_steps = SPACING * np.arange(1, n + 1), lines * (SPACING // LINES)
     curves = {"eval_loss": Curve.of(eval_steps, evaluated), "loss": Curve.of(train_steps, train)}

@@ -1,12 +1,13 @@
 """False alarms, misses and onsets on simulated runs whose course is known, beside every rule in use today.
 
-    python benchmarks/verdict_simulation.py [--runs N] [--json FILE] [--calibrate | --bound]
+    python benchmarks/verdict_simulation.py [--runs N] [--json FILE] [--calibrate | --bound | --others]
 
 Every rule sees the evaluations one by one. A false alarm is a call of overfitting at any evaluation of a run whose
 validation loss never turns up for good; a stopping rule calls by stopping. Found in time is a rise called within eight
 evaluations of its turn, and not before it. ``--calibrate`` shows which margin the alarm needs (rise.MARGIN)
 and which level a single look (rise.ONE_LOOK). ``--bound`` shows what could be found in time at all (_oracle.py): by a
-detector that knows the shapes of this simulation. The oracle of the tables knows the run itself.
+detector that knows the shapes of this simulation. The oracle of the tables knows the run itself. ``--others`` counts false
+alarms in harmless runs of shapes and errors that the method was not shaped on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from _oracle import knows_all, log_bayes_factors, threshold
-from _simulated import HARMLESS, RISING, SHAPES, Floats, Simulated, simulate, turn_of
+from _other_shapes import OTHER
+from _simulated import HARMLESS, RISING, SHAPES, Floats, Simulated, drawn, errors, simulate, turn_of
 from rules import packages, rules
 from sightline.decisions import Policy
 from sightline.diagnosis import diagnose
@@ -258,6 +260,28 @@ def bound(count: int) -> None:
             print(f"noise {size}, correlation {told}, level {level:.2f}: " + ", ".join(row), flush=True)
 
 
+def others(count: int) -> None:
+    """Print false alarms in harmless runs of other shapes and errors: live, and once they are over."""
+    print("40 evaluations: runs with a false alarm, live / finished; normal errors, then Student's t with 4 degrees")
+    for noise, correlation in itertools.product((0.005, 0.02), (0.0, 0.5, 0.7)):
+        row = []
+        for name in ("power law", "slow", "annealed", "late start", "broken line"):
+            for tails in (None, 4.0):
+                runs = [_other(name, noise, correlation, tails, seed) for seed in range(count)]
+                live = sum(call is not None for call in first_calls(runs)) / count
+                over = sum(diagnose(one.run).phase is Phase.OVERFITTING for one in runs) / count
+                row.append(f"{name} {live:.1%} / {over:.1%}" if tails is None else f"{live:.1%} / {over:.1%};")
+        print(f"noise {noise:.1%}, correlation {correlation:g}: " + " ".join(row), flush=True)
+
+
+def _other(name: str, noise: float, correlation: float, tails: float | None, seed: int) -> Simulated:
+    rng = np.random.default_rng([seed, sorted(OTHER).index(name)])
+    off = noise * errors(rng, 40, correlation)
+    if tails is not None:
+        off *= np.sqrt((tails - 2.0) / rng.chisquare(tails, off.size))
+    return drawn(name, OTHER[name], off, rng)
+
+
 def main() -> int:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -265,7 +289,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--bound", action="store_true", help="what an oracle with the same information finds")
+    parser.add_argument("--others", action="store_true", help="false alarms in runs of other shapes")
     options = parser.parse_args()
+    if options.others:
+        others(options.runs)
+        return 0
     if options.bound:
         bound(options.runs)
         return 0
