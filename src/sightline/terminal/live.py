@@ -24,7 +24,7 @@ from sightline.terminal.page import verdict_page
 from sightline.terminal.painting import Painter
 from sightline.terminal.region import Region
 from sightline.terminal.text import count_text, duration, glyphs_for, number_text, percent, printable, short_number
-from sightline.terminal.words import PHASE_STYLES, SEVERITY_WORDS, phase_line, phase_sentence
+from sightline.terminal.words import PHASE_STYLES, SEVERITY_WORDS, live_phase_line, phase_sentence
 
 SHORTEST_INTERVAL_S = 0.25
 SHORTEST_AFTER_EVALUATION_S = 0.05
@@ -223,11 +223,9 @@ class RichDisplay(HarmlessDisplay):
         if verdict is None:
             return wrap("no evaluation yet", width, style="dim")
         best, phase = verdict.diagnosis.best, verdict.diagnosis.phase
-        words = "Too early to say." if phase is Phase.UNDECIDED else phase_sentence(verdict.diagnosis)
-        title = "TOO EARLY TO SAY" if phase is Phase.UNDECIDED else phase_line(verdict)
-        lines = [Text(fit(title, width), style=f"bold {PHASE_STYLES[phase]}")]
+        lines = [Text(fit(live_phase_line(verdict), width), style=f"bold {PHASE_STYLES[phase]}")]
         if phase not in (Phase.UNDECIDED, Phase.UNDERFITTING):
-            lines += wrap(words, width, style="dim")
+            lines += wrap(phase_sentence(verdict.diagnosis), width, style="dim")
         if best is not None:
             loss = number_text(best.eval_loss)
             lines.append(Text(fit(f"best so far: step {best.step}, validation loss {loss}", width)))

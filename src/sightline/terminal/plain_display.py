@@ -9,13 +9,13 @@ from typing import TextIO
 from rich.text import Text
 
 from sightline.decisions import Verdict
-from sightline.runs import Phase, Run, Severity, perplexity
+from sightline.runs import Run, Severity, perplexity
 from sightline.terminal.display import HarmlessDisplay, harmless
 from sightline.terminal.layout import for_terminal
 from sightline.terminal.pace import Pace
 from sightline.terminal.page import verdict_page
 from sightline.terminal.text import count_text, duration, glyphs_for, number_text, percent, printable, short_number
-from sightline.terminal.words import SEVERITY_WORDS, phase_line
+from sightline.terminal.words import SEVERITY_WORDS, live_phase_line
 
 SECONDS_BETWEEN_LOGS = 10.0
 _WIDTH = 100
@@ -100,8 +100,7 @@ class PlainDisplay(HarmlessDisplay):
             facts.append(
                 "the best so far" if best.step == step else f"best: step {best.step} ({number_text(best.eval_loss)})"
             )
-        undecided = verdict.diagnosis.phase is Phase.UNDECIDED
-        facts.append("too early to say" if undecided else phase_line(verdict, short=True))
+        facts.append(live_phase_line(verdict, short=True))
         self._print([" | ".join(facts)])
 
     @harmless

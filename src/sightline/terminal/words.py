@@ -11,7 +11,7 @@ PHASE_TITLES: dict[Phase, str] = {
     Phase.HEALTHY: "HEALTHY",
     Phase.OVERFITTING: "OVERFITTING (memorising)",
     Phase.DIVERGED: "DIVERGED (the training broke)",
-    Phase.UNDECIDED: "UNDECIDED (too little to go by)",
+    Phase.UNDECIDED: "UNDECIDED",
 }
 
 _PHASE_SENTENCES: dict[Phase, str] = {
@@ -22,6 +22,24 @@ _PHASE_SENTENCES: dict[Phase, str] = {
     Phase.DIVERGED: "The training loss blew up or is no number any more: what was learnt after that is lost.",
     Phase.UNDECIDED: "The log does not hold enough to say how the run went.",
 }
+
+_TOO_LITTLE = "too little to go by", _PHASE_SENTENCES[Phase.UNDECIDED]
+_UNDECIDED: dict[str, tuple[str, str]] = {
+    "rise_suspected": (
+        "a rise is suspected",
+        "The validation loss may have turned up, which is not enough to call it.",
+    ),
+    "rise_in_warmup": ("risen in the warm-up", "The validation loss rises while the learning rate still warms up."),
+    "above_best": (
+        "above its best",
+        "The validation loss stands above its best, in a course too uneven to be called a rise.",
+    ),
+    "both_losses_rise": ("both losses rise", "Training and validation loss rise together: unstable, not memorising."),
+    "validation_set_small": ("too few rows to tell", "The validation loss has risen, but on too few rows to tell."),
+    "too_noisy": ("too noisy to tell", "The validation loss is too noisy to say how the run went."),
+    "not_learning": ("nothing is learnt", "The training loss does not fall, so there is nothing to judge."),
+}
+"""Why nothing is decided, by the finding that says so: in a few words, and in a sentence."""
 
 _SCORE_DISAGREES = (
     "The validation loss has risen, and yet more answers are right: the model grows too sure of the ones it gets wrong."
@@ -59,6 +77,8 @@ def phase_line(verdict: Verdict, *, short: bool = False) -> str:
     """Return the phase, how sure it is and since when, on one line; ``short`` leaves the explanation out."""
     diagnosis = verdict.diagnosis
     title = diagnosis.phase.value if short else PHASE_TITLES[diagnosis.phase]
+    if diagnosis.phase is Phase.UNDECIDED:
+        title += f" ({_undecided(diagnosis)[0]})"
     if diagnosis.onset is not None:
         title += f" since {unit(verdict.run)} {diagnosis.onset.step}"
         if diagnosis.onset.low < diagnosis.onset.high:
@@ -70,7 +90,23 @@ def phase_sentence(diagnosis: Diagnosis) -> str:
     """Return what the phase means, for someone who does not know the word."""
     if any(finding.kind == "score_disagrees" for finding in diagnosis.findings):
         return _SCORE_DISAGREES
+    if diagnosis.phase is Phase.UNDECIDED:
+        return _undecided(diagnosis)[1]
     return _PHASE_SENTENCES[diagnosis.phase]
+
+
+def live_phase_line(verdict: Verdict, *, short: bool = False) -> str:
+    """Return the phase of a run that goes on: what cannot be said yet is early, not undecided."""
+    diagnosis = verdict.diagnosis
+    if diagnosis.phase is not Phase.UNDECIDED:
+        return phase_line(verdict, short=short)
+    words = "too early to say" if _undecided(diagnosis) is _TOO_LITTLE else _undecided(diagnosis)[0]
+    return words if short else words.upper()
+
+
+def _undecided(diagnosis: Diagnosis) -> tuple[str, str]:
+    """Return why nothing is decided, in a few words and in a sentence."""
+    return next((_UNDECIDED[found.kind] for found in diagnosis.findings if found.kind in _UNDECIDED), _TOO_LITTLE)
 
 
 def keep_line(verdict: Verdict) -> str | None:
