@@ -47,9 +47,7 @@ def locate_onset(series: EvalSeries) -> Onset:
 
     middle = turns[int(np.searchsorted(np.cumsum(likely) / likely.sum(), 0.5))]
     earliest, latest = at(turns[low], -(size // 2)), at(turns[high], size - 1 + size // 2)
-    if (
-        low == 0 and first == 0 and not logs.argmin()
-    ):  # before the first turn that is tried there is one that nothing precedes
+    if low == 0 and first == 0 and not logs.argmin():  # the run may have turned before the first point that is tried
         best = int(steps[0])
         return Onset(best if middle == turns[0] else at(middle, size // 2), best, latest)
     return Onset(at(middle, size // 2), earliest, latest)

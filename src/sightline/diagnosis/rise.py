@@ -10,12 +10,11 @@ g is the logarithm of a loss that falls to a floor: log(1 + c l(i)), l an expone
 its lowest value the loss began. The errors e are AR(1) with unknown variance and unknown correlation. What is unknown is
 averaged over (turning points o, shapes g and h, correlations) or integrated out (a and b by the right Haar prior, s by a
 g-prior [3]_, the variance by an inverse gamma distribution worth one evaluation of the usual noise), under both hypotheses
-alike. The ratio E of the two averages is an e-value: if the loss never
-rises, its expectation stays at 1 however long one looks, so P(E ever reaches 1/alpha) <= alpha (Ville; [1]_, [2]_ for
-priors of this kind). What the theorem does not cover (the turning points move with the last evaluation, c is read off the
-curve, steep starts are left out, other falls, other errors) is paid for by MARGIN, which simulation fixes
-(benchmarks/verdict_simulation.py --calibrate): E must reach exp(MARGIN)/alpha, and a run longer than the window shares
-alpha among its windows.
+alike. The ratio E of the two averages is an e-value: if the loss never rises, its expectation stays at 1 however long
+one looks, so P(E ever reaches 1/alpha) <= alpha (Ville; [1]_, [2]_ for priors of this kind). What the theorem does not
+cover (the turning points move with the last evaluation, c is read off the curve, steep starts are left out, other
+falls, other errors) is paid for by MARGIN, which simulation fixes (benchmarks/verdict_simulation.py --calibrate): E
+must reach exp(MARGIN)/alpha, and a run longer than the window shares alpha among its windows.
 
 References
 ----------
@@ -227,10 +226,7 @@ def _bends(curves: Floats) -> Floats:
 def _weigh(curves: Floats, rounding: float, shapes: _Shapes) -> tuple[Floats, Floats]:
     """Weigh curves (b, n) of one bend: (b,) and (b, o)."""
     n = curves.shape[1]
-    white = whiten(curves - curves.mean(axis=1, keepdims=True))  # (r, b, n), b the curve
-    floor = _believed(n, rounding)
-    level = white @ shapes.level[:, :, None]
-    total = np.maximum(np.einsum("rbn,rbn->rb", white, white) - level[..., 0] ** 2, 0.0) + floor  # left by a alone
+    white, total = _left_by_level(curves, shapes.level, rounding)
     fall = _products(white, shapes.falls)  # (r, b, o, t)
     rise = _products(white, shapes.rises)  # (r, b, o, s)
     weight = (np.log(PRIOR) - shapes.log_scale)[:, None, None, None]
@@ -242,10 +238,7 @@ def _weigh(curves: Floats, rounding: float, shapes: _Shapes) -> tuple[Floats, Fl
     lengths = np.maximum(shapes.lengths[..., None] - shapes.overlaps**2, 1e-9)[:, None]
     product = rise[..., None] - across * fall[:, :, :, None, :]
     size = product / np.sqrt(lengths)  # of the rise, in units of its error
-    remains = np.maximum(left[:, :, :, None] - SHRUNK * size**2, 1e-12 * left[:, :, :, None])
-    # the prior of the height, halved at zero, then the chances that height and fall are above it
-    turned = weight[..., None] - 0.5 * freedom * np.log(remains) - 0.5 * math.log1p(G_PRIOR) + math.log(2.0)
-    turned += _log_positive(math.sqrt(SHRUNK) * size, remains, freedom)
+    turned, remains = _add_rise(weight[..., None], size, left[:, :, :, None], freedom)
     turned += _log_positive(fall[:, :, :, None, :] - SHRUNK * across * product / lengths, remains, freedom)
     either = _log_mean(turned, (0, 3, 4), PRIOR.size)
     return null, either
@@ -255,33 +248,50 @@ def _rose_at_once(curves: Floats, rounding: float) -> Floats:
     """Logarithm of the e-value of "rises from the first evaluation on" against "flat": where nothing falls, b is out."""
     n = curves.shape[1]
     level, rises, lengths, log_scale = _first_rises(n)
-    white = whiten(curves - curves.mean(axis=1, keepdims=True))  # (r, b, n)
-    total = np.einsum("rbn,rbn->rb", white, white) - (white @ level[:, :, None])[..., 0] ** 2
-    left = (np.maximum(total, 0.0) + _believed(n, rounding))[..., None]
+    white, total = _left_by_level(curves, level, rounding)
+    left = total[..., None]
     weight = (np.log(PRIOR) - log_scale)[:, None, None]
     freedom = n - 1 + NOISE_FREEDOM
     size = (white @ rises.transpose(0, 2, 1)) / np.sqrt(lengths)[:, None]  # (r, b, s)
-    remains = np.maximum(left - SHRUNK * size**2, 1e-12 * left)
-    risen = weight - 0.5 * freedom * np.log(remains) - 0.5 * math.log1p(G_PRIOR) + math.log(2.0)
-    risen += _log_positive(math.sqrt(SHRUNK) * size, remains, freedom)
+    risen, _ = _add_rise(weight, size, left, freedom)
     flat = weight - 0.5 * freedom * np.log(left)
     return _log_mean(risen, (0, 2), PRIOR.size) - _log_sum(flat, (0, 2))
 
 
-def _believed(n: int, rounding: float) -> float:
-    """Squares that are left whatever fits: of the rounding, and of what is believed of the noise."""
-    return n * max(rounding, 1e-12) ** 2 + NOISE_FREEDOM * USUAL_NOISE**2
+def _left_by_level(curves: Floats, level: Floats, rounding: float) -> tuple[Floats, Floats]:
+    """Whitened curves (r, b, n), and the squares that a alone leaves of each (r, b).
+
+    Whatever fits, those of the rounding are left, and those that are believed of the noise.
+    """
+    n = curves.shape[1]
+    white = whiten(curves - curves.mean(axis=1, keepdims=True))
+    floor = n * max(rounding, 1e-12) ** 2 + NOISE_FREEDOM * USUAL_NOISE**2
+    squares = np.einsum("rbn,rbn->rb", white, white) - (white @ level[:, :, None])[..., 0] ** 2
+    return white, np.maximum(squares, 0.0) + floor
+
+
+def _add_rise(weight: Floats, size: Floats, left: Floats, freedom: float) -> tuple[Floats, Floats]:
+    """Log likelihood once a rise of this size, in units of its error, is allowed; and the squares it leaves."""
+    remains = np.maximum(left - SHRUNK * size**2, 1e-12 * left)
+    # the prior of the height, halved at zero, then the chance that the height is above it
+    likely = weight - 0.5 * freedom * np.log(remains) - 0.5 * math.log1p(G_PRIOR) + math.log(2.0)
+    return likely + _log_positive(math.sqrt(SHRUNK) * size, remains, freedom), remains
+
+
+def _level(n: int) -> tuple[Floats, Floats]:
+    """Return the whitened constant (r, n), of length 1, and the log scale it brings (r,)."""
+    one = whiten(np.ones(n))
+    length = np.sqrt(np.einsum("rn,rn->r", one, one))
+    return one / length[:, None], log_root_determinants(n) + np.log(length)
 
 
 @lru_cache(maxsize=WINDOW)
 def _first_rises(n: int) -> tuple[Floats, Floats, Floats, Floats]:
     """Level (r, n), rises from the first evaluation on (r, s, n), their squared lengths (r, s), log scale (r,)."""
     after = np.arange(n, dtype=np.float64)
-    one = whiten(np.ones(n))
-    length = np.sqrt(np.einsum("rn,rn->r", one, one))
-    level = one / length[:, None]
+    level, log_scale = _level(n)
     rises = _without_level(whiten(np.stack([after, 1.0 - np.exp(-after / SETTLES)])[None]), level)[:, 0]
-    return level, rises, np.einsum("rsn,rsn->rs", rises, rises), log_root_determinants(n) + np.log(length)
+    return level, rises, np.einsum("rsn,rsn->rs", rises, rises), log_scale
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -315,9 +325,7 @@ def _shapes(n: int, turns: tuple[int, ...], bend: float, *, slow_starts: bool = 
     rises = [after, 1.0 - np.exp(-after / SETTLES), (after > 0.0).astype(np.float64)]
     if slow_starts:
         rises.append(after**2 / n)
-    one = whiten(np.ones(n))
-    length = np.sqrt(np.einsum("rn,rn->r", one, one))
-    level = one / length[:, None]
+    level, log_scale = _level(n)
     white_falls = _without_level(whiten(np.stack(falls, axis=1)), level)
     white_falls /= np.sqrt(np.einsum("rotn,rotn->rot", white_falls, white_falls))[..., None]
     white_rises = _without_level(whiten(np.stack(rises, axis=1)), level)
@@ -327,7 +335,7 @@ def _shapes(n: int, turns: tuple[int, ...], bend: float, *, slow_starts: bool = 
         white_rises,
         np.einsum("rosn,rotn->rost", white_rises, white_falls),
         np.einsum("rosn,rosn->ros", white_rises, white_rises),
-        log_root_determinants(n) + np.log(length),
+        log_scale,
     )
 
 
