@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sightline.demo import base_model_path
-from sightline.errors import DataError, RunFolderExists, TrainingFailed
+from sightline.errors import DataError, ModelError, RunFolderExists, TrainingFailed
 from sightline.evaluation import EvalSet, evaluate
 from sightline.journal import reader
 from sightline.runs import Phase, Status
@@ -124,6 +126,21 @@ def test_rows_that_cannot_teach_are_refused_before_the_first_step(data, tmp_path
         run_of(data, tmp_path / "run", **leak)
     assert not (tmp_path / "run").exists()
     assert run_of(data, tmp_path / "forced", max_steps=5, force=True, **leak).status is Status.FINISHED
+
+
+def test_a_base_model_with_broken_weights_is_refused(data, tmp_path):
+    """It could learn nothing: the tensor is named, and no step is trained."""
+    folder = tmp_path / "broken"
+    shutil.copytree(base_model_path(), folder)
+    weights = load_file(folder / "model.safetensors")
+    name = max(weights, key=lambda key: weights[key].numel())
+    weights[name][0, :2] = torch.tensor([math.nan, math.inf])
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        ModelError, match=rf"2 of the [\d,]+ values of \S*{name.removeprefix('model.')} are NaN or infinite"
+    ):
+        run_of(data, tmp_path / "run", model_name_or_path=folder)
+    assert reader.read(tmp_path / "run").last_step in (None, 0)
 
 
 def spawn(data: Path, output_dir: Path, *more: str, ranks: int = 1, **changes: object) -> subprocess.Popen[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM
 
 from sightline.errors import ModelError
@@ -32,7 +33,7 @@ def load_model(recipe: Recipe, hardware: Hardware) -> tuple[Any, Any]:
     Raises
     ------
     ModelError
-        If it cannot be loaded.
+        If it cannot be loaded, or weights of it are no numbers.
     """
     folder = local_folder(recipe.model_name_or_path)
     source = str(folder or recipe.model_name_or_path)
@@ -50,9 +51,31 @@ def load_model(recipe: Recipe, hardware: Hardware) -> tuple[Any, Any]:
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
             + f", which {type(model).__name__} would make at random; give a causal language model"
         )
+    _refuse_broken_weights(model, recipe.model_name_or_path)
     lora = recipe.lora_arguments()
     if lora is None:
         return model, None
     from peft import LoraConfig
 
     return model, LoraConfig(**lora)
+
+
+def _refuse_broken_weights(model: torch.nn.Module, name: str) -> None:
+    """Refuse weights that hold NaN or infinity: every loss of theirs would be no number."""
+    broken = {key: weight for key, weight in model.named_parameters() if not _is_finite(weight)}
+    if broken:
+        key, weight = next(iter(broken.items()))
+        count = int((~weight.detach().isfinite()).sum())
+        raise ModelError(
+            f"{name}: {count:,} of the {weight.numel():,} values of {key} are NaN or infinite"
+            + (f", and some of {len(broken) - 1} more tensors" if len(broken) > 1 else "")
+            + ": nothing can be learnt from them; fetch the weights again, or take an earlier checkpoint"
+        )
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    """Whether all values of a weight are numbers; what is quantised has no others."""
+    if not weight.is_floating_point() or weight.is_meta or weight.dtype.itemsize == 1:
+        return True
+    total = weight.detach().sum(dtype=torch.promote_types(weight.dtype, torch.float32))  # one reading, quickly
+    return bool(total.isfinite()) or bool(weight.detach().isfinite().all())

@@ -117,6 +117,8 @@ def _describe_row(matrix: Tensor, row: int) -> tuple[int, int, float] | None:
     if values is None or others.size == 0:
         return None
     own, rest = values[0].astype(np.float64), values[1:].astype(np.float64)
+    if not (np.isfinite(own).all() and np.isfinite(rest).all()):
+        return None  # weights that are no numbers are refused when they are loaded
     norm, norms = float(np.linalg.norm(own)), np.linalg.norm(rest, axis=1)
     trained = float(np.median(norms[norms > 0])) if bool((norms > 0).any()) else 1.0
     same = np.linalg.norm(rest - own, axis=1) <= SAME * norm
