@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from verdict_real import Judged
 
 EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0001)
+SURE = 1e-4
+"""Nothing is taken for surer than this by the log loss."""
 REDRAWN = 2000
 """Times the repositories are drawn again for an interval."""
 Floats = NDArray[np.float64]
@@ -53,6 +56,11 @@ def forecast_calibration(judged: Sequence[Judged], *, warming_up: bool = False) 
         Only the moments at which the learning rate still warms up, else only the others. No decision uses the forecast
         during a warm-up, because nothing seen then tells how the run behaves at its full learning rate.
     """
+    return _binned(said_of_better(judged, warming_up=warming_up))
+
+
+def said_of_better(judged: Sequence[Judged], *, warming_up: bool = False) -> list[Said]:
+    """Return every chance of a better checkpoint that was said, and whether one came."""
     said: list[Said] = []
     for one in judged:
         logs = np.log(one.real.evaluated.values)
@@ -64,7 +72,37 @@ def forecast_calibration(judged: Sequence[Judged], *, warming_up: bool = False) 
             rest = smooth[i - 1 :].min() if i - 1 < smooth.size else logs[i:].min()
             best = min(float(smooth[: i - 1].min()), float(logs[i - 1 : i + 1].mean()))
             said.append(Said(ahead.chance, bool(best - rest > ahead.band), 1.0 / logs.size, one.real.repository))
-    return _binned(said)
+    return said
+
+
+def proper_scores(said: Sequence[Said]) -> tuple[float, float, float]:
+    """Score probabilities that were said by what came: lower is better, and lowest for who says what he believes.
+
+    Parameters
+    ----------
+    said : sequence of Said
+        Probabilities, every run weighing the same.
+
+    Returns
+    -------
+    log_loss : float
+        Mean of -log of the probability given to what came, nats.
+    brier : float
+        Mean square of the difference (G. W. Brier, Monthly Weather Review 78, 1950).
+    ignorant : float
+        Log loss of saying at every moment the share that came of all.
+    """
+    chance, came, weight = np.array([(s.chance, s.came, s.weight) for s in said]).T
+    weight = weight / weight.sum()
+    chance = np.clip(chance, SURE, 1.0 - SURE)
+    share = float(weight @ came)
+    log_loss = -float(weight @ np.log(np.where(came > 0.0, chance, 1.0 - chance)))
+    brier = float(weight @ (chance - came) ** 2)
+    return (
+        log_loss,
+        brier,
+        -(share * math.log(share) + (1.0 - share) * math.log1p(-share)) if 0.0 < share < 1.0 else 0.0,
+    )
 
 
 def confidence_calibration(judged: Sequence[Judged], *, whole: bool = True) -> dict[str, list[Bin]]:

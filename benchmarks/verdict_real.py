@@ -23,7 +23,15 @@ from types import ModuleType
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _calibration import REDRAWN, Bin, confidence_calibration, forecast_calibration, sums_by
+from _calibration import (
+    REDRAWN,
+    Bin,
+    confidence_calibration,
+    forecast_calibration,
+    proper_scores,
+    said_of_better,
+    sums_by,
+)
 from _other_shapes import simulated_runs
 from _real_runs import RealRun, folder_of_runs, real_runs
 from rules import Rule, rules
@@ -196,6 +204,11 @@ def main() -> int:
     _print_spread("default", default, spread)
     validated = _cross_validate(runs, owners, obeyed) if options.cross_validate else None
     forecasts, confidences = forecast_calibration(judged), confidence_calibration(judged)
+    log_loss, brier, ignorant = proper_scores(said_of_better(judged))
+    print(
+        f"chance of a better checkpoint: log loss {log_loss:.4f} (share that came, said always: {ignorant:.4f}), "
+        f"Brier score {brier:.4f}"
+    )
     _print_calibration("chance of a better checkpoint", forecasts)
     for phase, rows in confidences.items():
         _print_calibration(f"confidence in {phase}", rows)
@@ -215,6 +228,8 @@ def main() -> int:
                     "cross_validated": validated and [validated.regret, validated.spent],
                     "sightline_by_chance": {f"{c:g}": [o.regret, o.spent] for c, o in sightline.items()},
                     "rules": {name: [o.regret, o.spent] for name, o in results.items()},
+                    "forecast_log_loss": log_loss,
+                    "forecast_brier": brier,
                     "forecast_calibration": forecasts,
                     "confidence_calibration": confidences,
                 },

@@ -93,12 +93,37 @@ def test_a_run_that_ended_is_told_whether_more_steps_would_help(phase, action):
             assert "rest of the run" not in decision.why
 
 
+def disagreeing(**evidence: float | str | None) -> Diagnosis:
+    """Return a diagnosis of a run whose score rose with its loss, of which nothing more is to be hoped."""
+    told = {"score": "eval_f1", "best_score": 0.71, "best_score_step": 300, **evidence}
+    return judged(Phase.HEALTHY, LITTLE, Finding("score_disagrees", Severity.WARNING, "m", evidence=told))
+
+
 def test_the_score_decides_which_step_is_kept():
-    """Where it disagrees with the loss, its best step is kept and the run goes on."""
-    score = Finding("score_disagrees", Severity.WARNING, "m", evidence={"best_score_step": 300})
-    diagnosis = judged(Phase.HEALTHY, LITTLE, score)
-    assert step_to_keep(diagnosis) == 300
-    assert decide(GOING, diagnosis, Policy()).action is Action.CONTINUE
+    """Where it disagrees with the loss, its best step is kept; with too few scores to look ahead the run goes on."""
+    assert step_to_keep(disagreeing()) == 300
+    decision = decide(GOING, disagreeing(chance=None, expected_gain=None, near_chance=None), Policy())
+    assert decision.action is Action.CONTINUE and "too few scores" in decision.why
+
+
+@pytest.mark.parametrize(
+    ("chance", "gain", "action"),
+    [(0.01, 0.001, Action.STOP), (0.2, 0.001, Action.CONTINUE), (0.01, 0.05, Action.CONTINUE)],
+)
+def test_where_the_score_decides_its_own_chance_stops_the_run(chance, gain, action):
+    """What is hoped of the loss does not count, and the sentence names the score."""
+    diagnosis = disagreeing(chance=chance, expected_gain=gain, near_chance=chance)
+    for hopeful in (diagnosis, replace(diagnosis, forecast=replace(LITTLE, chance=0.9, expected_gain=0.2))):
+        decision = decide(GOING, hopeful, Policy())
+        assert decision.action is action and decision.keep_step == 300
+        assert "eval_f1" in decision.why and "0.71" in decision.why
+
+
+@pytest.mark.parametrize(("near_chance", "action"), [(0.9, Action.CONTINUE), (0.1, Action.STOP)])
+def test_of_a_run_that_ended_the_score_says_whether_more_steps_would_help(near_chance, action):
+    """Of its plan nothing is left: what counts is whether the score still rose."""
+    diagnosis = disagreeing(chance=0.0, expected_gain=0.0, near_chance=near_chance)
+    assert decide(replace(GOING, status=Status.FINISHED), diagnosis, Policy()).action is action
 
 
 def test_the_kept_checkpoint_is_named_where_it_is_saved():

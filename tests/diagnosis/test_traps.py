@@ -105,6 +105,23 @@ def test_a_rising_score_decides_against_a_rising_loss():
     assert verdict.decision.keep_step == 800
 
 
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1000.0])
+def test_a_settled_score_stops_a_run_whose_loss_has_risen(scale):
+    """It rose while the loss turned and has stood still since: a fraction, in percent, or of no known bound."""
+    steps, done = SPACING * np.arange(1, 61), np.arange(1, 61) / 60
+    score = scale * (0.5 + 0.2 * np.minimum(done / 0.6, 1.0) + 0.002 * np.random.default_rng(1).standard_normal(60))
+    risen = live(run_of(noisy(turning(60), 0.005), learnt(240)))
+
+    def judged(score, planned):
+        told = {**risen.curves, "eval_exact_match": Curve.of(steps, score)}
+        verdict = judge_run(replace(risen, curves=told, max_steps=planned * SPACING))
+        assert "score_disagrees" in kinds(verdict.diagnosis) and "eval_exact_match" in verdict.decision.why
+        return verdict.decision.action
+
+    assert judged(score, 63) is Action.STOP
+    assert judged(score + 0.2 * scale * done, 120) is Action.CONTINUE
+
+
 def test_token_accuracy_is_no_task_score():
     """It is measured on the reference answer and shadows the loss: it decides nothing."""
     score = Curve.of(SPACING * np.arange(1, 41), np.linspace(0.1, 0.7, 40))

@@ -60,8 +60,9 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
     forecast, best = diagnosis.forecast, diagnosis.best
     if diagnosis.phase is Phase.DIVERGED:
         return Action.STOP, f"the training broke: {diagnosis.findings[0].message}" if diagnosis.findings else "it broke"
-    if _finding(diagnosis, "score_disagrees") is not None:
-        return Action.CONTINUE, "the task score has risen with the validation loss, and the score decides"
+    score = _finding(diagnosis, "score_disagrees")
+    if score is not None:
+        return _by_score(run, score, policy)
     if forecast is None or best is None:
         return Action.CONTINUE, "too little is known to stop"
     if forecast.warming_up:
@@ -74,7 +75,7 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
     hope = (
         f"a better checkpoint than step {best.step} in the rest of the run has a chance of {percent(forecast.chance)}"
     )
-    over = forecast.chance < policy.worthwhile_chance and forecast.expected_gain < policy.worthwhile_gain
+    over = _is_over(forecast.chance, forecast.expected_gain, policy)
     if diagnosis.phase is Phase.OVERFITTING:
         action, joined = (Action.STOP, "and") if over else (Action.CONTINUE, "but")
         return action, f"the validation loss has risen since about step {_since(diagnosis)}, {joined} {hope}"
@@ -86,6 +87,28 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
             Action.CONTINUE,
             f"{hope}, but then by much ({percent(forecast.expected_gain)} on average over all that may come)",
         )
+    return Action.CONTINUE, hope
+
+
+def _is_over(chance: float, expected_gain: float, policy: Policy) -> bool:
+    """Return whether neither the chance of a better checkpoint nor what it may bring is worth going on for."""
+    return chance < policy.worthwhile_chance and expected_gain < policy.worthwhile_gain
+
+
+def _by_score(run: Run, score: Finding, policy: Policy) -> tuple[Action, str]:
+    """Weigh a run whose task score rose with its loss by what the score can still gain."""
+    told = score.evidence
+    chance, gain, near = (told.get(name) for name in ("chance", "expected_gain", "near_chance"))
+    rose = f"{told.get('score', 'the task score')} has risen with the validation loss, and the score decides"
+    if not isinstance(chance, float) or not isinstance(gain, float) or not isinstance(near, float):
+        return Action.CONTINUE, f"{rose}; there are too few scores to tell what is still to come"
+    best = f"a better one than {told.get('best_score'):.4g} at step {told.get('best_score_step')}"
+    if _has_ended(run):
+        action, joined = (Action.CONTINUE, "train longer") if near >= 0.5 else (Action.STOP, "it had settled")
+        return action, f"{rose}: a quarter more steps would bring {best} with a chance of {percent(near)}; {joined}"
+    hope = f"{rose}: {best} in the rest of the run has a chance of {percent(chance)}"
+    if _is_over(chance, gain, policy):
+        return Action.STOP, f"{hope}, below the {percent(policy.worthwhile_chance)} worth going on for"
     return Action.CONTINUE, hope
 
 

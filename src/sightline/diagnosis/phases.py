@@ -13,7 +13,7 @@ from sightline.diagnosis.noise import Noise, curve_noise
 from sightline.diagnosis.onset import locate_onset
 from sightline.diagnosis.paired import ROWS_Z, Difference, equivalent_to_best, rise_over_rows
 from sightline.diagnosis.rise import FEWEST_LIVE, RiseTest, rise_height, weigh_rise
-from sightline.diagnosis.scores import better_score_after
+from sightline.diagnosis.scores import ScoreCourse, better_score_after, forecast_score
 from sightline.diagnosis.series import FEWEST_EVALUATIONS, EvalSeries
 from sightline.diagnosis.trend import follow_trend
 from sightline.runs import Best, Diagnosis, Finding, Forecast, Phase, Severity, Status
@@ -49,7 +49,7 @@ def judge_curve(context: Context, false_alarm: float, worthwhile_gain: float) ->
     evidence = weigh(context, false_alarm, worthwhile_gain)
     base = {"best": evidence.best, "forecast": evidence.forecast, "noise": evidence.noise.sd}
     if evidence.established:
-        phase, confidence, findings = _explain_rise(context, evidence)
+        phase, confidence, findings = _explain_rise(context, evidence, worthwhile_gain)
     else:
         phase, confidence, findings = _without_rise(context, evidence, worthwhile_gain)
     onset = locate_onset(series) if phase is Phase.OVERFITTING else None
@@ -132,7 +132,9 @@ def cannot_judge(context: Context) -> Finding | None:
     return note("too_few_evaluations", Severity.INFO, message, evaluations=len(series), needed=FEWEST_EVALUATIONS)
 
 
-def _explain_rise(context: Context, evidence: Evidence) -> tuple[Phase, float | None, list[Finding]]:
+def _explain_rise(
+    context: Context, evidence: Evidence, worthwhile_gain: float
+) -> tuple[Phase, float | None, list[Finding]]:
     """A rise is established: memorising, or what else it is."""
     series, best = context.series, evidence.best
     span = best.step, int(series.steps[-1])
@@ -147,17 +149,7 @@ def _explain_rise(context: Context, evidence: Evidence) -> tuple[Phase, float | 
         return Phase.UNDECIDED, None, [_too_few_rows(rows, span)]
     course = better_score_after(context, best.step)
     if course is not None:
-        message = (
-            f"the validation loss has risen since step {best.step}, but {course.name} rose from "
-            f"{course.at_best_loss:.4g} to {course.best:.4g} at step {course.best_step}: the score decides; keep step "
-            f"{course.best_step}"
-        )
-        found = note(
-            "score_disagrees", Severity.WARNING, message, span,
-            score=course.name, at_best_loss=course.at_best_loss,
-            best_score=course.best, best_score_step=course.best_step,
-        )  # fmt: skip
-        return Phase.HEALTHY, min(evidence.risen, 0.9), [found]
+        return Phase.HEALTHY, min(evidence.risen, 0.9), [_score_disagrees(context, course, span, worthwhile_gain)]
     if training_direction(context.memorising, best.step) == "rises":
         message = (
             f"training and validation loss both rise since step {best.step}: that is unstable training, not "
@@ -165,6 +157,23 @@ def _explain_rise(context: Context, evidence: Evidence) -> tuple[Phase, float | 
         )
         return Phase.UNDECIDED, None, [note("both_losses_rise", Severity.WARNING, message, span)]
     return Phase.OVERFITTING, evidence.risen, [_overfitting(context, evidence, rows)]
+
+
+def _score_disagrees(context: Context, course: ScoreCourse, span: tuple[int, int], worthwhile_gain: float) -> Finding:
+    """Say how the score rose while the loss did, and what it can still gain."""
+    message = (
+        f"the validation loss has risen since step {span[0]}, but {course.name} rose from {course.at_best_loss:.4g} to "
+        f"{course.best:.4g} at step {course.best_step}: the score decides; keep step {course.best_step}"
+    )
+    ahead = forecast_score(context, course.name, worthwhile_gain)
+    return note(
+        "score_disagrees", Severity.WARNING, message, span,
+        score=course.name, at_best_loss=course.at_best_loss,
+        best_score=course.best, best_score_step=course.best_step,
+        chance=None if ahead is None else ahead.chance,
+        expected_gain=None if ahead is None else ahead.expected_gain,
+        near_chance=None if ahead is None else ahead.near_chance,
+    )  # fmt: skip
 
 
 def _overfitting(context: Context, evidence: Evidence, rows: Difference | None) -> Finding:

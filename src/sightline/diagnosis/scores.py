@@ -1,7 +1,8 @@
 """Task scores beside the loss: a rising validation loss with a rising score is no reason to stop.
 
 Cross-entropy punishes confident mistakes without bound, so it can rise while more answers get right; where the two
-disagree, the score of the task decides.
+disagree, the score of the task decides. What it can still gain is forecast as that of the loss is, from what it lacks
+of the best score there can be: errors, like losses, fall ever more slowly towards a floor.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from sightline.diagnosis.context import Context
+from sightline.diagnosis.forecast import forecast
+from sightline.diagnosis.horizon import look_ahead
 from sightline.diagnosis.noise import rough_noise
+from sightline.diagnosis.series import EvalSeries, Floats
+from sightline.diagnosis.trend import follow_trend
+from sightline.runs import Forecast
 from sightline.runs.names import lower_is_better
 
 PREFERRED = (
@@ -83,6 +89,43 @@ def better_score_after(context: Context, step: int) -> ScoreCourse | None:
     if best - max(reference, float(before.values.max())) <= max(luck, 0.02 * spread) or last <= reference:
         return None
     return ScoreCourse(name, reference, best, int(after.steps[at]), last)
+
+
+def forecast_score(context: Context, name: str, worthwhile_gain: float) -> Forecast | None:
+    """Say what the rest of a run can still gain in a task score.
+
+    Parameters
+    ----------
+    context : Context
+        The run.
+    name : str
+        Curve of the score; higher is better.
+    worthwhile_gain : float
+        Smallest improvement worth having, as a share of what the score lacks.
+
+    Returns
+    -------
+    Forecast or None
+        Its gains are shares of what the score lacks of the best there can be, where that is known; otherwise of the
+        span it has moved in. None with too few scores to tell a trend from noise.
+    """
+    curve = context.run.curves[name].finite()
+    errors = _errors(curve.values) if len(curve) else curve.values
+    if not (errors > 0.0).any():
+        return None
+    series = EvalSeries(curve.steps, errors, 0, (None,) * len(curve), None)
+    trend = follow_trend(series)
+    if trend is None:
+        return None
+    return forecast(series, trend, look_ahead(context.run, int(curve.steps[-1])), worthwhile_gain)
+
+
+def _errors(scores: Floats) -> Floats:
+    """Return what scores lack of a full one, a fraction or a percentage; with no known bound, e to minus each in spans."""
+    low, high = float(scores.min()), float(scores.max())
+    if low >= 0.0 and high <= 100.0:
+        return np.asarray((1.0 if high <= 1.0 else 100.0) - scores)
+    return np.asarray(np.exp((low - scores) / max(high - low, 1e-300)))
 
 
 def task_score(context: Context) -> str | None:

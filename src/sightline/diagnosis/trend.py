@@ -103,6 +103,7 @@ class Trend:
 
 
 _memory: list[tuple[Floats, Floats, float, TrendState]] = []
+CURVES_REMEMBERED = 4  # of a run that goes on: its loss and its score, each as it was and as it is
 
 
 def follow_trend(series: EvalSeries) -> Trend | None:
@@ -120,8 +121,8 @@ def follow_trend(series: EvalSeries) -> Trend | None:
 
     Notes
     -----
-    The filters of the last curve are remembered, so that a curve longer by one evaluation costs one step; the answer is
-    the same with and without.
+    The filters of the last curves are remembered, so that a curve longer by one evaluation costs one step; the answer
+    is the same with and without.
     """
     if len(series) < FEWEST:
         return None
@@ -136,10 +137,10 @@ def follow_trend(series: EvalSeries) -> Trend | None:
     full = values.size // size  # the last block may still grow
     for i, value in enumerate(logs[done:].tolist(), start=done):
         if i == full:
-            _memory[:] = [(times[:i], logs[:i], least, replace(state))]
+            _remember(times[:i], logs[:i], least, state)
         state.advance(gaps[i - 1], value, least)
     if logs.size == full:
-        _memory[:] = [(times, logs, least, replace(state))]
+        _remember(times, logs, least, state)
     return Trend(state, times, offset)
 
 
@@ -151,6 +152,12 @@ def _blocks(values: Floats) -> tuple[Floats, int]:
     starts = np.arange(0, values.size, size)
     counts = np.diff(np.append(starts, values.size))
     return np.add.reduceat(values, starts) / counts, size
+
+
+def _remember(times: Floats, logs: Floats, least: float, state: TrendState) -> None:
+    """Keep the filters as they stand after a curve, in place of the oldest kept."""
+    _memory.insert(0, (times, logs, least, replace(state)))
+    del _memory[CURVES_REMEMBERED:]
 
 
 def _remembered(times: Floats, logs: Floats, least: float) -> tuple[TrendState, int]:
