@@ -34,7 +34,8 @@ class RealRun:
         if train is not None and len(train):
             at = np.searchsorted(train.steps, steps, side="right") - 1
             known = np.where(at >= 0, train.values[np.maximum(at, 0)], np.nan)
-        return Curves(steps, values, known)
+        log = None if train is None else tuple(zip(train.steps.tolist(), train.values.tolist(), strict=True))
+        return Curves(steps, values, known, log)
 
 
 def folder_of_runs() -> Path:
