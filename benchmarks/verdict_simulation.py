@@ -4,7 +4,7 @@
 
 Every rule sees the evaluations one by one. A false alarm is a call of overfitting at any evaluation of a run whose
 validation loss never turns up for good; a stopping rule calls by stopping. Found in time is a rise called within eight
-evaluations of its turn, and not before it. ``--calibrate`` shows which margin the alarm needs (rise.MARGIN)
+evaluations of its turn, and not before it. ``--calibrate`` shows which margin the alarm needs (rise.margin)
 and which level a single look (rise.ONE_LOOK). ``--bound`` shows what could be found in time at all (_oracle.py): by a
 detector that knows the shapes of this simulation. The oracle of the tables knows the run itself. ``--others`` counts false
 alarms in harmless runs of shapes and errors that the method was not shaped on.
@@ -31,7 +31,7 @@ from _simulated import HARMLESS, RISING, SHAPES, Floats, Simulated, drawn, error
 from rules import packages, rules
 from sightline.decisions import Policy
 from sightline.diagnosis import diagnose
-from sightline.diagnosis.rise import FEWEST, MARGIN, ONE_LOOK, alarm_level, log_e_value, rise_height, windows
+from sightline.diagnosis.rise import FEWEST, ONE_LOOK, alarm_level, log_e_value, margin, rise_height, windows
 from sightline.runs import Onset, Phase
 
 NOISES = (0.002, 0.005, 0.02)
@@ -66,7 +66,7 @@ def log_e_values(logs: Floats) -> Floats:
     """
     found = np.full(logs.shape, -np.inf)
     for n in range(FEWEST, logs.shape[1] + 1):
-        views = zip(*(windows(row[:n]) for row in logs), strict=True)
+        views = zip(*(list(itertools.chain.from_iterable(windows(row[:n]))) for row in logs), strict=True)
         each = np.stack([_by_length(view) for view in views])
         found[:, n - 1] = np.logaddexp.reduce(each) - math.log(len(each))
     return found
@@ -95,7 +95,7 @@ def first_calls(runs: Sequence[Simulated]) -> list[Call | None]:
 def _first_call(one: Simulated, evidence: Floats, policy: Policy) -> Call | None:
     logs = np.log(one.curves.eval_loss)
     for i in range(FEWEST - 1, logs.size):
-        loud = evidence[i] >= alarm_level(policy.false_alarm, i + 1)
+        loud = evidence[i] >= alarm_level(policy.false_alarm, i + 1, 0.0)
         if loud and rise_height(logs[: i + 1]) > policy.worthwhile_gain:
             found = diagnose(one.run.until(int(one.curves.steps[i])))
             if found.phase is Phase.OVERFITTING:
@@ -218,15 +218,13 @@ def _cell(calls: list[dict[str, object]], rule: str, shape: str, n: int, noise: 
 
 def calibrate(count: int) -> None:
     """Print what log e must reach for 5 % of runs with a false alarm: as a margin beyond ln 20, and in one look."""
-    print(
-        f"margin needed over a whole run (rise.MARGIN is {MARGIN}) / level needed in one look at its end (ONE_LOOK is"
-    )
-    print(
-        f"{ONE_LOOK}), both for 5 % false alarms in runs that never rise; -inf: they never reach the height that matters"
-    )
-    share = Policy().false_alarm
-    for n, correlation, noise in itertools.product(LENGTHS, CORRELATIONS, NOISES):
-        base = np.array([alarm_level(share, i + 1) - MARGIN for i in range(n)])
+    policy = Policy()
+    share, noises = policy.false_alarm, (*NOISES[:2], 0.01, NOISES[2])
+    given = ", ".join(f"{margin(noise / policy.worthwhile_gain):.2f} at {noise:.1%}" for noise in noises)
+    print(f"margin needed over a whole run ({given} are given) / level needed in one look at its end")
+    print(f"(ONE_LOOK is {ONE_LOOK}), both for 5 % false alarms; -inf: a height that matters is never reached")
+    for n, correlation, noise in itertools.product(LENGTHS, CORRELATIONS, noises):
+        base = np.array([alarm_level(share, i + 1, 0.0) for i in range(n)])
         row = []
         for name in HARMLESS:
             if name == "warm-up bump":
@@ -234,10 +232,10 @@ def calibrate(count: int) -> None:
             curves = [simulate(name, n, noise, correlation, CALIBRATION + s).curves.eval_loss for s in range(count)]
             logs = np.log(np.stack(curves))
             high = np.array([[rise_height(one[: i + 1]) if i >= FEWEST - 1 else 0.0 for i in range(n)] for one in logs])
-            evidence = np.where(high > Policy().worthwhile_gain, log_e_values(logs), -np.inf)
-            margin = np.quantile((evidence - base).max(axis=1), 1.0 - share, method="higher")
+            evidence = np.where(high > policy.worthwhile_gain, log_e_values(logs), -np.inf)
+            needed = np.quantile((evidence - base).max(axis=1), 1.0 - share, method="higher")
             one_look = np.quantile(evidence[:, -1], 1.0 - share, method="higher")
-            row.append(f"{name} {margin:5.2f} / {one_look:5.2f}")
+            row.append(f"{name} {needed:5.2f} / {one_look:5.2f}")
         print(f"{n} evaluations, correlation {correlation:g}, noise {noise:.1%}: " + ", ".join(row), flush=True)
 
 

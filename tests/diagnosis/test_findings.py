@@ -62,8 +62,8 @@ UNEVEN = np.array([1.0, 1.3, 1.4, 1.35, 1.42])
 CASES: dict[str, tuple[Run, Run]] = {
     "overfitting": (run_of(noisy(turning(40), 0.005), learnt(160)), run_of(noisy(falling(40), 0.005), learnt(160))),
     "rise_suspected": (
-        live(run_of(noisy(turning(40, 0.06), 0.01, 3)[:29], learnt(116))),
-        live(run_of(noisy(falling(40), 0.01, 3)[:29], learnt(116))),
+        live(run_of(noisy(turning(40, 0.06), 0.01, 3)[:28], learnt(112))),
+        live(run_of(noisy(falling(40), 0.01, 3)[:28], learnt(112))),
     ),
     "no_evaluations": (run_of([], TRAIN), USUAL),
     "too_few_evaluations": (run_of(EVALS[:3], TRAIN), run_of(EVALS[:4], TRAIN)),

@@ -98,9 +98,11 @@ def test_many_curves_at_once_are_judged_like_each_alone():
 
 
 def test_the_alarm_level_follows_the_error_asked_for():
-    """A tenth of the error costs ln 10; a run longer than the window shares it."""
-    assert alarm_level(0.005, 40) - alarm_level(0.05, 40) == pytest.approx(math.log(10.0))
-    assert alarm_level(0.05, 480) - alarm_level(0.05, 48) == pytest.approx(math.log(10.0))
+    """A tenth of the error costs ln 10; a run longer than the window shares it; quiet evaluations need no margin."""
+    assert alarm_level(0.005, 40, 1.0) - alarm_level(0.05, 40, 1.0) == pytest.approx(math.log(10.0))
+    assert alarm_level(0.05, 480, 1.0) - alarm_level(0.05, 48, 1.0) == pytest.approx(math.log(10.0))
+    assert alarm_level(0.05, 40, 0.0) == alarm_level(0.05, 40, 0.4) == pytest.approx(math.log(20.0))
+    assert alarm_level(0.05, 40, math.inf) == alarm_level(0.05, 40, 3.0) == pytest.approx(math.log(20.0) + MARGIN)
 
 
 @pytest.mark.parametrize("n", [20, 40, 120])

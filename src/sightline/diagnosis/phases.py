@@ -66,7 +66,8 @@ def weigh(context: Context, false_alarm: float, worthwhile_gain: float) -> Evide
     ahead = forecast(series, trend, look_ahead(context.run, int(series.steps[-1])), worthwhile_gain)
     rise = weigh_rise(series)
     once = context.run.status is not Status.RUNNING
-    established = rise is not None and rise.alarm(false_alarm, once=once) and rise.height > worthwhile_gain
+    noisiness = noise.sd / max(worthwhile_gain, 1e-12)
+    established = rise is not None and rise.alarm(false_alarm, noisiness, once=once) and rise.height > worthwhile_gain
     best = find_best(series, noise)
     if training_direction(context.memorising, best.step) == "falls":
         # what rises while the training rows are known ever better does not come back; unstable training does

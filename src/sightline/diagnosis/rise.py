@@ -43,9 +43,11 @@ USUAL_NOISE = 0.005
 """Usual noise of one evaluation, a share of the loss: what is believed of it before there is any, as NOISE_FREEDOM of it."""
 NOISE_FREEDOM = 1.0
 """Degrees of freedom of that belief, the fewest whole ones: twenty evaluations hardly know of it, five need it."""
-MARGIN = 0.65
-"""Safety margin of the alarm on the log scale; reproduced by benchmarks/verdict_simulation.py --calibrate."""
-ONE_LOOK = 2.4
+MARGIN = 1.3
+"""Safety margin of the alarm on the log scale where there is much noise; checked by verdict_simulation.py --calibrate."""
+QUIET, NOISY = 0.5, 2.0
+"""Noise of one evaluation, as a share of what matters, up to which no margin is needed, and from which on all of it is."""
+ONE_LOOK = 2.6
 """Logarithm of the e-value that 5 % of curves that never rise exceed when looked at once, at their end; from there too."""
 RENEWED = 40
 """Evaluations after which a moving window is a new test: its oldest ones tell little of a rise."""
@@ -53,6 +55,7 @@ AFTER = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40)  # evaluations after a tu
 DECAYS = tuple(1.6**k for k in range(8))  # exponential falls, in evaluations: neighbours 60 % apart
 POWERS = (0.5, 1.0)  # falls as a power of the number of evaluations
 SETTLES = 4.0  # evaluations in which a rise that settles does so by 63 %
+RISES = (0.6, 0.2, 0.2)  # how probable: a ramp, a rise that settles, a step (memorising goes on)
 BENDS: Floats = np.array([0.05, 0.15, 0.3, 0.6, 1.0, 2.0, 4.0])  # c: starts of a fall, as shares of its lowest loss
 G_PRIOR = 20.0  # a rise is thought to be up to about sqrt(20) times its standard error
 SHRUNK = G_PRIOR / (1.0 + G_PRIOR)
@@ -84,12 +87,13 @@ class RiseTest:
     evaluations: int
     """Evaluations so far."""
 
-    def alarm(self, false_alarm: float, *, once: bool = False) -> bool:
+    def alarm(self, false_alarm: float, noisiness: float, *, once: bool = False) -> bool:
         """Whether the rise is established, with at most this chance of a false alarm over the whole run.
 
-        Looked at ``once``, after the run, it takes less than looked at after every evaluation.
+        ``noisiness`` is that of ``alarm_level``. Looked at ``once``, after the run, it takes less than looked at after
+        every evaluation.
         """
-        level = alarm_level(false_alarm, self.evaluations)
+        level = alarm_level(false_alarm, self.evaluations, noisiness)
         if once:
             return self.log_e >= min(level, one_look_level(false_alarm))
         return self.evaluations >= FEWEST_LIVE and self.log_e >= level
@@ -111,25 +115,47 @@ def weigh_rise(series: EvalSeries) -> RiseTest | None:
     logs = series.learning_logs
     if logs.size < FEWEST:
         return None
-    views = windows(logs)
-    each = [float(log_e_value(view, series.rounding)) for view in views]
+    each = []
+    for flatter, whole in windows(logs):
+        log_e = float(log_e_value(whole, series.rounding))
+        each += [log_e, log_e if flatter.size == whole.size else float(log_e_value(flatter, series.rounding))]
     # the mean of e-values is an e-value
-    log_e = float(np.logaddexp.reduce(each)) - math.log(len(each))
-    return RiseTest(log_e, rise_height(logs), logs.size)
+    return RiseTest(float(np.logaddexp.reduce(each)) - math.log(len(each)), rise_height(logs), logs.size)
 
 
-def windows(logs: Floats) -> list[Floats]:
-    """Return what is looked at: the last evaluations, and the whole run in blocks where it is longer."""
+def windows(logs: Floats) -> list[tuple[Floats, Floats]]:
+    """Return what is looked at: the last evaluations, and the whole run in blocks where it is longer.
+
+    Each comes twice, without its steep start and with it: a start that fits one of the falls tells much of the noise,
+    one that fits none would pass for noise itself.
+    """
     coarse, size = block_means(logs, WINDOW)
-    return [informative(scale, KEPT_AT_LEAST) for scale in ((logs,) if size == 1 else (logs, coarse))]
+    return [
+        (informative(scale, KEPT_AT_LEAST), scale[-WINDOW:]) for scale in ((logs,) if size == 1 else (logs, coarse))
+    ]
 
 
-def alarm_level(false_alarm: float, evaluations: int) -> float:
+def alarm_level(false_alarm: float, evaluations: int, noisiness: float) -> float:
     """Return what the logarithm of the e-value must reach.
 
     A window that moves begins a new test each time RENEWED evaluations have passed, so the error is shared among them.
+
+    Parameters
+    ----------
+    false_alarm : float
+        Chance of a false alarm over the whole run.
+    evaluations : int
+        So far.
+    noisiness : float
+        Noise of one evaluation as a share of what a rise must exceed to matter.
     """
-    return math.log(1.0 / max(false_alarm, 1e-12)) + MARGIN + math.log(max(1.0, evaluations / RENEWED))
+    return math.log(1.0 / max(false_alarm, 1e-12)) + margin(noisiness) + math.log(max(1.0, evaluations / RENEWED))
+
+
+def margin(noisiness: float) -> float:
+    """Return what is asked for beyond the theorem: nothing where noise alone hardly reaches a height that matters."""
+    share = math.log(max(noisiness, QUIET) / QUIET) / math.log(NOISY / QUIET)
+    return MARGIN * min(share, 1.0)
 
 
 def one_look_level(false_alarm: float) -> float:
@@ -240,7 +266,8 @@ def _weigh(curves: Floats, rounding: float, shapes: _Shapes) -> tuple[Floats, Fl
     size = product / np.sqrt(lengths)  # of the rise, in units of its error
     turned, remains = _add_rise(weight[..., None], size, left[:, :, :, None], freedom)
     turned += _log_positive(fall[:, :, :, None, :] - SHRUNK * across * product / lengths, remains, freedom)
-    either = _log_mean(turned, (0, 3, 4), PRIOR.size)
+    turned += np.log(shapes.probable)[:, None]
+    either = _log_mean(turned, (0, 3, 4), PRIOR.size * shapes.probable.size)
     return null, either
 
 
@@ -303,6 +330,7 @@ class _Shapes:
     rises: Floats  # (r, o, s, n), orthogonal to level
     overlaps: Floats  # (r, o, s, t), rises with falls
     lengths: Floats  # (r, o, s), squared lengths of the rises
+    probable: Floats  # (s,), of the rises
     log_scale: Floats  # (r,)
 
 
@@ -323,8 +351,10 @@ def _shapes(n: int, turns: tuple[int, ...], bend: float, *, slow_starts: bool = 
     falls = [np.log1p(bend * loss) for loss in losses]
     after = np.maximum(index - turn, 0.0)
     rises = [after, 1.0 - np.exp(-after / SETTLES), (after > 0.0).astype(np.float64)]
+    probable = np.array(RISES)
     if slow_starts:
         rises.append(after**2 / n)
+        probable = np.array([0.5 * RISES[0], *RISES[1:], 0.5 * RISES[0]])
     level, log_scale = _level(n)
     white_falls = _without_level(whiten(np.stack(falls, axis=1)), level)
     white_falls /= np.sqrt(np.einsum("rotn,rotn->rot", white_falls, white_falls))[..., None]
@@ -335,6 +365,7 @@ def _shapes(n: int, turns: tuple[int, ...], bend: float, *, slow_starts: bool = 
         white_rises,
         np.einsum("rosn,rotn->rost", white_rises, white_falls),
         np.einsum("rosn,rosn->ros", white_rises, white_rises),
+        probable,
         log_scale,
     )
 
