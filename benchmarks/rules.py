@@ -49,7 +49,7 @@ def rules() -> dict[str, Rule]:
         found[f"GL_{alpha}"] = lambda c, a=alpha: prechelt_gl(c.eval_loss, a)
     for alpha in (0.5, 0.75, 1.0, 2.0, 3.0):
         found[f"PQ_{alpha:g}"] = lambda c, a=alpha: prechelt_pq(c.eval_loss, c.train_loss, a)
-    found["P_k < 0.1"] = lambda c: prechelt_no_progress(c.train_loss)
+    found["Prechelt P_k below 0.1"] = lambda c: prechelt_no_progress(c.train_loss)
     for s in (2, 3, 4, 6, 8):
         found[f"UP_{s}"] = lambda c, s=s: prechelt_up(c.eval_loss, s)
         found[f"rises in a row {s}"] = lambda c, s=s: rises_in_a_row(c.eval_loss, s)

@@ -16,6 +16,9 @@ HERE = Path(__file__).parent
 NOT_BENCHMARKS = {"run_all", "rules", "verdict_pictures"}
 """Modules that benchmarks share, and what draws their numbers."""
 
+VARIANTS = {"verdict_real": ("--simulated", "--cross-validate"), "verdict_simulation": ("--bound", "--others")}
+"""What a benchmark measures besides, each in a run of its own: the docs quote them."""
+
 
 def names() -> list[str]:
     """Return the benchmarks there are."""
@@ -33,13 +36,15 @@ def main() -> int:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names())}")
     failed = []
     for name in options.names or names():
-        print(f"\n== {name}", flush=True)
-        more = []
-        if options.json is not None:
-            options.json.mkdir(parents=True, exist_ok=True)
-            more = ["--json", str(options.json / f"{name}.json")]
-        if subprocess.run([sys.executable, str(HERE / f"{name}.py"), *more], check=False).returncode:
-            failed.append(name)
+        for variant in ("", *VARIANTS.get(name, ())):
+            title = name + variant.replace("--", "_").replace("-", "_")
+            print(f"\n== {name} {variant}".rstrip(), flush=True)
+            more = [variant] if variant else []
+            if options.json is not None:
+                options.json.mkdir(parents=True, exist_ok=True)
+                more += ["--json", str(options.json / f"{title}.json")]
+            if subprocess.run([sys.executable, str(HERE / f"{name}.py"), *more], check=False).returncode:
+                failed.append(title)
     if failed:
         print(f"\nfailed: {', '.join(failed)}")
     return len(failed)

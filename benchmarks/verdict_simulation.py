@@ -1,6 +1,6 @@
 """False alarms, misses and onsets on simulated runs whose course is known, beside every rule in use today.
 
-    python benchmarks/verdict_simulation.py [--runs N] [--json FILE] [--calibrate | --bound | --others]
+    python benchmarks/verdict_simulation.py [--runs N] [--lengths N ...] [--json FILE] [--calibrate | --bound | --others]
 
 Every rule sees the evaluations one by one. A false alarm is a call of overfitting at any evaluation of a run whose
 validation loss never turns up for good; a stopping rule calls by stopping. Found in time is a rise called within eight
@@ -18,7 +18,7 @@ import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _oracle import knows_all, log_bayes_factors, threshold
 from _other_shapes import OTHER
 from _simulated import HARMLESS, RISING, SHAPES, Floats, Simulated, drawn, errors, simulate, turn_of
-from rules import packages, rules
+from rules import merged, missing_packages, packages, rules
 from sightline.decisions import Policy
 from sightline.diagnosis import diagnose
 from sightline.diagnosis.rise import FEWEST, ONE_LOOK, alarm_level, log_e_value, margin, rise_height, windows
@@ -36,10 +36,14 @@ from sightline.runs import Onset, Phase
 
 NOISES = (0.002, 0.005, 0.02)
 CORRELATIONS = (0.0, 0.5)
-LENGTHS = (10, 20, 40, 200)
+LENGTHS = {10: 300, 20: 300, 40: 300, 200: 60}
+"""Evaluations of a run, and the runs of each kind that are measured where nothing else is asked for."""
+MODES = {"calibrate": 300, "bound": 300, "others": 100}
+"""What else can be measured, and with how many runs of each kind."""
 CALIBRATION = 10_000  # first seed of the runs that levels are found on: none that is measured
 IN_TIME = 8  # evaluations after the turn
-PACKAGE_RUNS = 10  # of each cell: a package reads the whole log again at every evaluation
+PACKAGED, PACKAGE_RUNS = 40, 100
+"""Evaluations, and most runs of each kind, that the packages judge: they read the whole log again at every evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +132,11 @@ def in_time(calls: Sequence[int | None], turn: int) -> float:
     return float(np.mean([at is not None and turn < at <= turn + IN_TIME for at in calls]))
 
 
-def measure(count: int) -> dict[str, list[dict[str, object]]]:
-    """Run every rule on every kind of run."""
+def measure(lengths: Mapping[int, int]) -> dict[str, list[dict[str, object]]]:
+    """Run every rule on every kind of run; ``lengths`` are numbers of evaluations, and how many runs of each kind."""
     tables: dict[str, list[dict[str, object]]] = defaultdict(list)
     everyone, packaged = rules(), packages()
-    for n in LENGTHS:
+    for n, count in lengths.items():
         for correlation in CORRELATIONS:
             for noise in NOISES:
                 for name in SHAPES:
@@ -141,8 +145,8 @@ def measure(count: int) -> dict[str, list[dict[str, object]]]:
                     calls = first_calls(runs)
                     found: dict[str, list[int | None]] = {"Sightline": [None if c is None else c.at for c in calls]}
                     found |= {title: [rule(one.curves) for one in runs] for title, rule in everyone.items()}
-                    if n == 40:
-                        few = runs[: min(count, PACKAGE_RUNS)]
+                    if n == PACKAGED:
+                        few = runs[:PACKAGE_RUNS]
                         found |= {title: [rule(one.curves) for one in few] for title, rule in packaged.items()}
                     if name in RISING:
                         found["oracle"] = oracle_calls(runs, name, noise, correlation)
@@ -163,6 +167,7 @@ def _onsets(runs: Sequence[Simulated], calls: Sequence[Call | None]) -> dict[str
 def _summary(at: Sequence[int | None], turn: int | None) -> dict[str, object]:
     called = [i for i in at if i is not None]
     summary: dict[str, object] = {
+        "runs": len(at),
         "called": len(called) / len(at),
         "median": float(np.median(called)) if called else None,
     }
@@ -177,22 +182,17 @@ def _summary(at: Sequence[int | None], turn: int | None) -> dict[str, object]:
 def print_tables(tables: dict[str, list[dict[str, object]]]) -> None:
     """Print false alarms, finds and onsets."""
     calls = tables["calls"]
+    lengths = list(dict.fromkeys(cell["evaluations"] for cell in calls))
     print("\nSightline: runs with a false alarm at any evaluation")
     print(f"{'shape':16s} {'evals':>5s} " + " ".join(f"{s:>6.1%}/{r:g}" for r in CORRELATIONS for s in NOISES))
     for name in HARMLESS:
-        for n in LENGTHS:
+        for n in lengths:
             row = [_cell(calls, "Sightline", name, n, s, r)["called"] for r in CORRELATIONS for s in NOISES]
             print(f"{name:16s} {n:5d} " + " ".join(f"{share:8.1%}" for share in row))
-    print("\nall rules, 40 evaluations, correlation 0: runs called (harmless shapes), found in time (rises)")
-    columns = [(name, s) for s in (0.005, 0.02) for name in SHAPES if name != "divergence"]
-    for name, s in columns:
-        print(f"  column: {name}, noise {s:.1%}")
-    for title in dict.fromkeys(c["rule"] for c in calls if c["evaluations"] == 40):
-        cells = [_cell(calls, str(title), name, 40, s, 0.0) for name, s in columns]
-        shares = [None if c is None else c.get("in_time", c["called"]) for c in cells]
-        print(f"{title!s:28s} " + " ".join("     -" if share is None else f"{share:6.0%}" for share in shares))
+    if PACKAGED in lengths:
+        _print_rules(calls)
     print("\nfound within 8 evaluations of the turn: Sightline, oracle; median delay; called before the turn")
-    for n in LENGTHS:
+    for n in lengths:
         for name in RISING:
             for r in CORRELATIONS:
                 for s in NOISES:
@@ -209,6 +209,23 @@ def print_tables(tables: dict[str, list[dict[str, object]]]) -> None:
             f"{row['shape']:12s} {row['evaluations']:4d} evaluations, noise {row['noise']:.1%}, correlation "
             f"{row['correlation']:g}: {first:6.1%} {first_width:6.1%}   {last:6.1%} {last_width:6.1%} ({row['called']})"
         )
+
+
+def _print_rules(calls: list[dict[str, object]]) -> None:
+    """Print what every rule calls, at the length that the packages judge too."""
+    print(f"\nall rules, {PACKAGED} evaluations, correlation 0: runs called (harmless shapes), found in time (rises)")
+    columns = [(name, s) for s in (0.005, 0.02) for name in SHAPES if name != "divergence"]
+    for name, s in columns:
+        print(f"  column: {name}, noise {s:.1%}")
+    rows = {}
+    for title in dict.fromkeys(str(c["rule"]) for c in calls if c["evaluations"] == PACKAGED):
+        cells = [_cell(calls, title, name, PACKAGED, s, 0.0) for name, s in columns]
+        rows[title] = [None if c is None else c.get("in_time", c["called"]) for c in cells]
+    for title, shares in merged(rows).items():
+        print(f"{title:32s} " + " ".join("     -" if share is None else f"{share:6.0%}" for share in shares))
+    missing = missing_packages()
+    skipped = f"; skipped, not installed here (`make bench` installs them): {', '.join(missing)}" if missing else ""
+    print(f"packages: the first {PACKAGE_RUNS} runs of each kind{skipped}")
 
 
 def _cell(calls: list[dict[str, object]], rule: str, shape: str, n: int, noise: float, correlation: float):  # type: ignore[no-untyped-def]
@@ -239,23 +256,26 @@ def calibrate(count: int) -> None:
         print(f"{n} evaluations, correlation {correlation:g}, noise {noise:.1%}: " + ", ".join(row), flush=True)
 
 
-def bound(count: int) -> None:
+def bound(count: int) -> dict[str, list[dict[str, object]]]:
     """Print what share of mild rises at 0.5 % noise the Bayes factor finds in time, by what it knows."""
     n, noise, name = 40, 0.005, "mild rise"
     print(f"{name} of {n} evaluations, noise {noise:.1%}: found in time, with the standard error, at each correlation")
-    for known in (False, True):
-        knowledge = [CORRELATIONS, *((r,) for r in CORRELATIONS)]
-        for correlations in knowledge:
-            level = threshold(n, correlations, NOISES, known, count)
-            row = []
-            for r in correlations:
-                logs = np.log(np.stack([simulate(name, n, noise, r, s).curves.eval_loss for s in range(count)]))
-                factors = log_bayes_factors(logs, correlations, NOISES if known else None)
-                found = in_time(_first_above(factors, level), turn_of(n))
-                row.append(f"{r:g}: {found:.1%} +- {math.sqrt(max(found * (1.0 - found), 0.25 / count) / count):.1%}")
-            told = "known" if len(correlations) == 1 else "one of " + ", ".join(f"{r:g}" for r in correlations)
-            size = "one of three" if known else "unknown"
-            print(f"noise {size}, correlation {told}, level {level:.2f}: " + ", ".join(row), flush=True)
+    rows: list[dict[str, object]] = []
+    for known, correlations in itertools.product((False, True), (CORRELATIONS, *((r,) for r in CORRELATIONS))):
+        level = threshold(n, correlations, NOISES, known, count)
+        told = "known" if len(correlations) == 1 else "one of " + ", ".join(f"{r:g}" for r in correlations)
+        shares = []
+        for r in correlations:
+            logs = np.log(np.stack([simulate(name, n, noise, r, s).curves.eval_loss for s in range(count)]))
+            factors = log_bayes_factors(logs, correlations, NOISES if known else None)
+            found = in_time(_first_above(factors, level), turn_of(n))
+            error = math.sqrt(max(found * (1.0 - found), 0.25 / count) / count)
+            shares.append(f"{r:g}: {found:.1%} +- {error:.1%}")
+            rows.append({"noise_known": known, "correlations": correlations, "correlation": r, "in_time": found})
+            rows[-1] |= {"standard_error": error, "runs": count}
+        size = "one of three" if known else "unknown"
+        print(f"noise {size}, correlation {told}, level {level:.2f}: " + ", ".join(shares), flush=True)
+    return {"bound": rows}
 
 
 def others(count: int) -> None:
@@ -283,24 +303,28 @@ def _other(name: str, noise: float, correlation: float, tails: float | None, see
 def main() -> int:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=100, help="of each kind")
+    parser.add_argument("--runs", type=int, help=f"of each kind; {LENGTHS} by their evaluations, or {MODES}")
+    parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS), help="evaluations of a run")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--calibrate", action="store_true")
-    parser.add_argument("--bound", action="store_true", help="what an oracle with the same information finds")
-    parser.add_argument("--others", action="store_true", help="false alarms in runs of other shapes")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--calibrate", action="store_const", dest="mode", const="calibrate", help="levels the alarm needs"
+    )
+    mode.add_argument("--bound", action="store_const", dest="mode", const="bound", help="what an oracle finds")
+    mode.add_argument("--others", action="store_const", dest="mode", const="others", help="runs of other shapes")
     options = parser.parse_args()
-    if options.others:
-        others(options.runs)
-        return 0
-    if options.bound:
-        bound(options.runs)
-        return 0
-    if options.calibrate:
-        calibrate(options.runs)
-        return 0
-    tables = measure(options.runs)
-    print_tables(tables)
-    if options.json:
+    count = options.runs or MODES.get(options.mode)
+    tables: dict[str, list[dict[str, object]]] | None = None
+    if options.mode == "calibrate":
+        calibrate(count)
+    elif options.mode == "others":
+        others(count)
+    elif options.mode == "bound":
+        tables = bound(count)
+    else:
+        tables = measure({n: options.runs or LENGTHS.get(n, 100) for n in options.lengths})
+        print_tables(tables)
+    if options.json and tables is not None:
         options.json.write_text(json.dumps(tables, indent=1))
     return 0
 
