@@ -50,6 +50,14 @@ def zeros_after(level: float) -> Run:
     return run_of(EVALS[:15], curves={"loss": loss})
 
 
+def after_a_gap(spacings: int) -> Run:
+    """Return a run of which eight evaluations are followed by one that is so many of their spacings away."""
+    steps = np.append(20 * np.arange(1, 9), 160 + 20 * spacings)
+    losses = np.array([2.0, 1.6, 1.5, 1.45, 1.43, 1.425, 1.421, 1.42, 1.425])
+    loss = Curve.of(10 * np.arange(1, 120), 2.0 * np.exp(-np.arange(1, 120) / 12.0))
+    return run_of([], curves={"eval_loss": Curve.of(steps, losses), "loss": loss})
+
+
 USUAL = run_of(EVALS, TRAIN)
 STEPS = np.arange(1, LINES + 1)
 WARM = np.minimum(STEPS / 10, 1.0) * 1e-4
@@ -70,6 +78,12 @@ CASES: dict[str, tuple[Run, Run]] = {
     "not_a_loss": (run_of(EVALS - 2.0, TRAIN), USUAL),
     "non_finite_loss": (run_of(EVALS, changed(TRAIN, slice(60, None), NAN)), USUAL),
     "non_finite_eval_loss": (run_of(changed(EVALS, 5, NAN), TRAIN), USUAL),
+    "evaluation_lost": (
+        run_of(changed(EVALS, [22, 23], NAN), TRAIN),
+        run_of(changed(EVALS, [10, 11], NAN), TRAIN),
+    ),
+    "evaluation_gap": (after_a_gap(60), after_a_gap(2)),
+    "evaluation_unchanged": (run_of(np.full(N, 2.0), TRAIN), run_of(np.full(N, 2.0), TRAIN[::-1])),
     "zero_loss": (zeros_after(0.9), zeros_after(1e-4)),
     "loss_blown_up": (
         run_of(EVALS, changed(TRAIN, slice(60, None), 8.0)),
@@ -252,3 +266,112 @@ def test_a_loss_above_its_best_has_no_plateau():
     """One sentence does not take back the other."""
     found = kinds(diagnose(run_of(NEVER_FELL)))
     assert "too_noisy" in found and "plateau" not in found
+
+
+def test_equal_steps_lie_outside_a_rise():
+    """What stands in an established or a suspected rise does not equal the best because the noise hides its beginning."""
+    for kind in ("overfitting", "rise_suspected", "above_best", "both_losses_rise", "score_disagrees"):
+        run = CASES[kind][0]
+        diagnosis = diagnose(run)
+        assert diagnosis.best is not None and run.eval_loss is not None
+        assert diagnosis.best.step in diagnosis.best.equivalent_steps
+        assert int(run.eval_loss.steps[-1]) not in diagnosis.best.equivalent_steps
+
+
+def test_what_counts_as_an_improvement_is_no_equality():
+    """Few evaluations know little of their noise; the forecast's band then is the smaller one."""
+    diagnosis = diagnose(run_of([0.9, 0.5, 0.3, 0.219, 0.26, 0.23, 0.402]))
+    assert diagnosis.best is not None and diagnosis.best.equivalent_steps[-1] < 7 * 20
+
+
+def test_rows_known_by_heart_are_told_by_whichever_curve_says_so():
+    """Few points of the train probe do not hide what the logged losses tell, and tell it alone."""
+    known = changed(TRAIN, slice(60, None), 0.004)
+    few = Curve.of([120, 240, 480], [0.9, 0.3, 0.2])
+    exact = Curve.of([120, 240, 360, 420, 480], [0.9, 0.02, 0.005, 0.005, 0.004])
+    assert "memorised" in kinds(diagnose(run_of(EVALS, known, curves={"probe_loss": few})))
+    assert "memorised" in kinds(diagnose(run_of(EVALS, TRAIN, curves={"probe_loss": exact})))
+    assert "memorised" not in kinds(diagnose(run_of(EVALS, TRAIN, curves={"probe_loss": few})))
+
+
+def test_rows_known_by_heart_do_not_deny_a_later_best():
+    """More steps did bring the validation loss down."""
+    run = run_of(2.0 - 0.02 * np.arange(N), changed(TRAIN, slice(40, None), 0.004))
+    found = next(f for f in diagnose(run).findings if f.kind == "memorised")
+    assert "teach nothing" not in found.message and "lowest after that, at step 480" in found.message
+
+
+def test_settled_rests_on_more_than_one_evaluation_after_a_gap():
+    """One evaluation far beyond the others may be luck or lie beyond a turn."""
+    assert diagnose(after_a_gap(60)).phase is Phase.UNDECIDED
+    assert diagnose(after_a_gap(2)).phase is Phase.HEALTHY
+
+
+def test_a_broken_run_is_told_its_break_and_nothing_that_follows_from_it():
+    """Zeros are not rows known by heart, and evaluations after the break miss no label."""
+    every = 5 * STEPS
+    broken = every > 300
+    run = run_of(
+        changed(EVALS, slice(15, None), NAN),
+        curves={
+            "loss": Curve.of(every, np.where(broken, 0.0, TRAIN)),
+            "grad_norm": Curve.of(every, np.where(broken, NAN, 1.0)),
+        },
+    )
+    diagnosis = diagnose(run)
+    assert diagnosis.phase is Phase.DIVERGED and kinds(diagnosis) == {"zero_loss"}
+    live_then = diagnose(run.until(320))  # the first evaluation after the break
+    assert live_then.phase is Phase.DIVERGED
+
+
+def test_one_skipped_step_is_no_divergence():
+    """In fp16 a step with an overflow is skipped: one zero and one norm that is no number, and the training goes on."""
+    every = 5 * STEPS[:60]
+    curves = {
+        "loss": Curve.of(every, changed(TRAIN[:60], 59, 0.0)),
+        "grad_norm": Curve.of(every, changed(np.ones(60), 59, NAN)),
+    }
+    assert diagnose(run_of(EVALS[:15], curves=curves)).phase is not Phase.DIVERGED
+
+
+def test_a_broken_base_model_has_no_checkpoint_to_go_back_to():
+    """Its evaluation at step 0 was no number already."""
+    steps = np.arange(0, 100, 20)
+    run = run_of(
+        [], curves={"eval_loss": Curve.of(steps, np.full(5, NAN)), "loss": Curve.of(steps + 5, np.full(5, NAN))}
+    )
+    message = diagnose(run).findings[0].message
+    assert "base model" in message and "go back" not in message
+    only = run_of([], curves={"eval_loss": Curve.of(steps, np.full(5, NAN)), "loss": Curve.of(steps + 5, TRAIN[:5])})
+    assert any("base model" in f.message for f in diagnose(only).findings if f.kind == "non_finite_eval_loss")
+
+
+def test_the_rows_that_gave_no_number_are_counted():
+    """They are what to look at."""
+    whole = with_rows(run_of(EVALS, TRAIN), 40, 0.1)
+    sums = changed(whole.evaluations[5].losses.loss_sums, [7, 9], NAN)
+    bad = replace(whole.evaluations[5], eval_loss=NAN, losses=replace(whole.evaluations[5].losses, loss_sums=sums))
+    run = replace(
+        whole,
+        evaluations=(*whole.evaluations[:5], bad, *whole.evaluations[6:]),
+        curves={**whole.curves, "eval_loss": Curve.of(20 * np.arange(1, N + 1), changed(EVALS, 5, NAN))},
+    )
+    found = next(f for f in diagnose(run).findings if f.kind == "non_finite_eval_loss")
+    assert "2 of 40 rows, the first is row 7" in found.message
+
+
+def test_after_an_evaluation_that_is_no_number_nobody_is_told_to_train_longer():
+    """The loss fell until then; how the model stands now is not known."""
+    falling_on = 4.0 * np.arange(1, N + 1) ** -0.3
+    run = run_of(changed(falling_on, N - 1, np.inf), TRAIN, max_steps=20 * N)
+    assert diagnose(
+        replace(run, curves={**run.curves, "eval_loss": run.curves["eval_loss"].until(20 * N - 1)})
+    ).phase is (Phase.UNDERFITTING)
+    assert diagnose(run).phase is Phase.UNDECIDED
+
+
+def test_a_learning_rate_of_zero_leaves_no_plateau():
+    """Nothing has stood still that was never moved, and the run is not healthy."""
+    diagnosis = diagnose(run_of(noisy(np.full(60, 2.0), 0.001), TRAIN, curves={
+        "learning_rate": Curve.of(5 * STEPS, np.zeros(LINES))}))  # fmt: skip
+    assert diagnosis.phase is Phase.UNDECIDED and "plateau" not in kinds(diagnosis)

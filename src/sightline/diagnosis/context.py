@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from sightline.diagnosis.series import EvalSeries
-from sightline.runs import Best, Curve, Finding, Run, Severity
+from sightline.runs import Best, Curve, Finding, Run, Severity, Status
 
 EMPTY = Curve.of([], [])
 
@@ -47,6 +47,13 @@ class Context:
         probe = self.run.curves.get("probe_loss")
         return probe.finite() if probe is not None and len(probe) >= 2 else self.train
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over, by its own word or by its plan."""
+        last, planned = self.run.last_step, self.run.max_steps
+        over = planned is not None and last is not None and last >= planned
+        return over or self.run.status in (Status.FINISHED, Status.STOPPED, Status.FAILED)
+
     @cached_property
     def steps_per_epoch(self) -> float | None:
         """Optimizer steps in one pass over the training rows."""
@@ -72,6 +79,16 @@ def note(
 ) -> Finding:
     """Make a finding; ``span`` is the first and the last step it concerns."""
     return Finding(kind, severity, message, span[0], span[1], strength, evidence)
+
+
+def number_word(value: float) -> str:
+    """Return a number that is none as it is usually written: NaN, inf, -inf."""
+    return "NaN" if math.isnan(value) else f"{value:.4g}"
+
+
+def times(count: int) -> str:
+    """Return how often: once, twice, 3 times."""
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def plural(count: int, noun: str) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from sightline.diagnosis.best import only_best
 from sightline.diagnosis.cadence import evaluation_cadence, logging_rarer_than_evaluation
 from sightline.diagnosis.context import Context
 from sightline.diagnosis.divergence import find_divergence, passing_trouble
 from sightline.diagnosis.gap import meaningless_gap, multiplied_by_accumulation, validation_below_training
-from sightline.diagnosis.learning import memorised, not_learning, plateau, staircase
-from sightline.diagnosis.phases import judge_curve, only_best
+from sightline.diagnosis.learning import memorised, not_learning, staircase
+from sightline.diagnosis.phases import judge_curve
 from sightline.diagnosis.series import EvalSeries
 from sightline.diagnosis.setup import learning_rate, resumed, row_weighted_evaluation, rows_added, unsaved_best
 from sightline.diagnosis.spikes import gradient_explosions, loss_spikes
@@ -24,7 +25,6 @@ TESTS: tuple[Callable[[Context], Finding | None], ...] = (
     not_learning,
     memorised,
     staircase,
-    plateau,
     learning_rate,
     multiplied_by_accumulation,
     validation_below_training,
@@ -37,6 +37,22 @@ TESTS: tuple[Callable[[Context], Finding | None], ...] = (
     resumed,
 )
 """What else is looked for, each on its own."""
+
+NOTHING: frozenset[str] = frozenset()
+SILENCED_BY: Mapping[str, frozenset[str]] = {
+    # what follows from a broken training is no finding of its own
+    "memorised": frozenset({"broken"}),
+    "gradient_overflow": frozenset({"broken"}),
+    "gradient_explosion": frozenset({"broken"}),
+    "not_learning": frozenset({"broken"}),
+    "loss_spike": frozenset({"broken"}),
+    "validation_below_training": frozenset({"broken", "loss_times_accumulation"}),
+    "small_gap": frozenset({"broken", "not_learning", "evaluation_unchanged"}),
+    "staircase": frozenset({"broken"}),
+    # nothing has stood still that was never moved
+    "plateau": frozenset({"not_learning", "learning_rate_zero"}),
+}
+"""Findings that another one makes pointless or takes back; ``broken`` is a training that broke for good."""
 
 SEVEREST_FIRST = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 BROKEN = 0.97
@@ -74,20 +90,13 @@ def _diagnose(run: Run, false_alarm: float, worthwhile_gain: float) -> Diagnosis
         diagnosis = Diagnosis(Phase.DIVERGED, BROKEN, (broken,), best=only_best(context.series))
     context = replace(context, best=diagnosis.best)
     found = list(diagnosis.findings)
-    if broken is None or broken.kind != "non_finite_loss":
+    if broken is None or broken.kind == "loss_blown_up":
         found += passing_trouble(context)
     if "not_a_loss" not in {finding.kind for finding in found}:
-        found += [finding for test in TESTS if (finding := test(context)) is not None and _adds(finding, found)]
-    if diagnosis.phase is Phase.HEALTHY and "not_learning" in {finding.kind for finding in found}:
+        found += [finding for test in TESTS if (finding := test(context)) is not None]
+    kinds = {finding.kind for finding in found if finding is not broken} | (set() if broken is None else {"broken"})
+    found = [finding for finding in found if finding is broken or not SILENCED_BY.get(finding.kind, NOTHING) & kinds]
+    idle = any(f.kind == "learning_rate_zero" and f.severity is Severity.CRITICAL for f in found)
+    if diagnosis.phase is Phase.HEALTHY and (idle or "not_learning" in kinds):
         diagnosis = replace(diagnosis, phase=Phase.UNDECIDED, confidence=None)  # what is not learnt cannot hold
     return replace(diagnosis, findings=tuple(sorted(found, key=lambda finding: SEVEREST_FIRST[finding.severity])))
-
-
-def _adds(finding: Finding, found: list[Finding]) -> bool:
-    """Return whether a finding says something the verdict has not said already."""
-    said = {other.kind for other in found}
-    if finding.kind == "plateau":
-        return not said & {"overfitting", "rise_suspected", "above_best", "too_noisy"}
-    if finding.kind == "loss_spike":
-        return not said & {"loss_blown_up", "zero_loss"}
-    return True

@@ -7,13 +7,13 @@ import math
 import numpy as np
 
 from sightline.diagnosis.context import Context, note, percent
-from sightline.diagnosis.forecast import best_level
 from sightline.diagnosis.median import median
-from sightline.diagnosis.noise import curve_noise, rough_noise
+from sightline.diagnosis.noise import rough_noise
 from sightline.diagnosis.series import Floats
 from sightline.runs import Curve, Finding, Severity
 
 FEWEST = 12
+FEWEST_EXACT = 3  # of a probe, which has no noise of a window
 MOVED = 0.02  # share of its level by which a training loss has to fall
 MEMORISED = 0.01  # nats per token: every row is known by heart
 STEP_HEIGHT = 0.02  # share of the loss by which a stair at an epoch's end matters
@@ -51,26 +51,38 @@ def not_learning(context: Context) -> Finding | None:
 
 
 def memorised(context: Context) -> Finding | None:
-    """Find a training loss so low that the rows have nothing left to teach."""
-    curve = context.memorising
-    if len(curve) < FEWEST or float(curve.values.min()) < 0.0:
+    """Find a training loss so low that the rows have nothing left to teach, as it is logged or as the probe scores it."""
+    evaluated, probe = context.series, context.run.curves.get("probe_loss")
+    if not len(evaluated) or float(evaluated.losses[-1]) < 10.0 * MEMORISED:
         return None
-    known = np.flatnonzero(curve.values < MEMORISED)
+    step = _known_since(context.train, FEWEST)
+    what, curve = "the training loss", context.train
+    if step is None and probe is not None:  # scored exactly, so that few do
+        what, curve = "the loss of the train probe", probe.finite()
+        step = _known_since(curve, FEWEST_EXACT)
+    if step is None:
+        return None
+    best, first = context.best, step == int(curve.steps[0])
     last = float(median(curve.values[-3:]))
-    evaluated = context.series
-    if last >= MEMORISED or not len(evaluated) or float(evaluated.losses[-1]) < 10.0 * MEMORISED:
-        return None
-    step = int(curve.steps[known[0]])
-    since = "since the first log line" if known[0] == 0 else f"since about step {step}"
-    why = (
-        "the training rows were known by heart before, or the loss is not what it seems (the Trainer logs 0 for NaN)"
-        if known[0] == 0
-        else "the training rows are known by heart; more steps on them teach nothing, more rows would"
-    )
-    message = (
-        f"the training loss is {last:.2g} {since}, with a validation loss of {float(evaluated.losses[-1]):.4g}: {why}"
-    )
+    if first:
+        why = "the training rows were known by heart before, or the loss is not what it seems (the Trainer logs 0 for NaN)"
+    elif best is not None and best.step > step:
+        why = (
+            f"the training rows are known by heart; the validation loss was lowest after that, at step {best.step}, but "
+            "more rows would bring it down further than more steps"
+        )
+    else:
+        why = "the training rows are known by heart; more steps on them teach nothing, more rows would"
+    since = "since the first log line" if first else f"since about step {step}"
+    message = f"{what} is {last:.2g} {since}, with a validation loss of {float(evaluated.losses[-1]):.4g}: {why}"
     return note("memorised", Severity.WARNING, message, (step, int(curve.steps[-1])), loss=last)
+
+
+def _known_since(curve: Curve, fewest: int) -> int | None:
+    """Return the first step at which the rows were known by heart, None if at the end they are not."""
+    if len(curve) < fewest or float(curve.values.min()) < 0.0 or float(median(curve.values[-3:])) >= MEMORISED:
+        return None
+    return int(curve.steps[np.flatnonzero(curve.values < MEMORISED)[0]])
 
 
 def staircase(context: Context) -> Finding | None:
@@ -139,25 +151,6 @@ def _stair(curve: Curve, logs: Floats, end: float, length: float) -> float | Non
     drop = float(median(before) - median(after))
     slope = 0.5 * float(median(earlier) - median(before) + median(after) - median(later))
     return drop - max(slope, 0.0)
-
-
-def plateau(context: Context) -> Finding | None:
-    """Say since when the validation loss has not moved, where that is long."""
-    series = context.series
-    if len(series) < 8 or not series.judgeable:
-        return None
-    noise = curve_noise(series)
-    near = series.logs <= best_level(series.logs) + noise.band  # not of the luckiest evaluation
-    settled = len(series) - int(np.flatnonzero(~near)[-1]) - 1 if not near.all() else len(series)
-    if settled < max(5, len(series) // 3):
-        return None
-    since, last = int(series.steps[-settled]), int(series.steps[-1])
-    message = (
-        f"the validation loss has not moved beyond its noise ({percent(noise.sd, 1)} an evaluation) since step {since} "
-        f"({settled} evaluations): steps after that changed nothing that can be measured; end there next time, or change "
-        "the data"
-    )
-    return note("plateau", Severity.INFO, message, (since, last), evaluations=settled, noise=noise.sd)
 
 
 def _most(curve: Curve) -> float:

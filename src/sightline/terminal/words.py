@@ -37,12 +37,29 @@ _UNDECIDED: dict[str, tuple[str, str]] = {
     "both_losses_rise": ("both losses rise", "Training and validation loss rise together: unstable, not memorising."),
     "validation_set_small": ("too few rows to tell", "The validation loss has risen, but on too few rows to tell."),
     "too_noisy": ("too noisy to tell", "The validation loss is too noisy to say how the run went."),
+    "evaluation_lost": (
+        "the last evaluation is no number",
+        "The last evaluation gave no number, so how the model stands now is not known.",
+    ),
+    "evaluation_gap": (
+        "one evaluation after a gap",
+        "Only one evaluation tells how the later part of the run went.",
+    ),
+    "evaluation_unchanged": (
+        "the evaluation does not move",
+        "The validation loss is the same again and again while the model learns: it says nothing of the model.",
+    ),
     "not_learning": ("nothing is learnt", "The training loss does not fall, so there is nothing to judge."),
 }
 """Why nothing is decided, by the finding that says so: in a few words, and in a sentence."""
 
 _SCORE_DISAGREES = (
     "The validation loss has risen, and yet more answers are right: the model grows too sure of the ones it gets wrong."
+)
+
+_KNOWN_BY_HEART = (
+    "The validation loss falls or has settled, but the training rows are known by heart: the gap between the two losses "
+    "is memorising."
 )
 
 PHASE_STYLES: dict[Phase, str] = {
@@ -88,8 +105,11 @@ def phase_line(verdict: Verdict, *, short: bool = False) -> str:
 
 def phase_sentence(diagnosis: Diagnosis) -> str:
     """Return what the phase means, for someone who does not know the word."""
-    if any(finding.kind == "score_disagrees" for finding in diagnosis.findings):
+    kinds = {finding.kind for finding in diagnosis.findings}
+    if "score_disagrees" in kinds:
         return _SCORE_DISAGREES
+    if diagnosis.phase is Phase.HEALTHY and "memorised" in kinds:
+        return _KNOWN_BY_HEART
     if diagnosis.phase is Phase.UNDECIDED:
         return _undecided(diagnosis)[1]
     return _PHASE_SENTENCES[diagnosis.phase]
