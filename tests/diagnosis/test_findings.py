@@ -375,3 +375,11 @@ def test_a_learning_rate_of_zero_leaves_no_plateau():
     diagnosis = diagnose(run_of(noisy(np.full(60, 2.0), 0.001), TRAIN, curves={
         "learning_rate": Curve.of(5 * STEPS, np.zeros(LINES))}))  # fmt: skip
     assert diagnosis.phase is Phase.UNDECIDED and "plateau" not in kinds(diagnosis)
+
+
+def test_a_best_step_that_may_yet_be_saved_is_not_called_unsaved():
+    """A running run saves after the evaluation; at the next one, or when it has ended, the step is missing."""
+    now, after = saved([200]).until(260), saved([200]).until(280)
+    assert "best_not_saved" not in kinds(diagnose(live(now)))
+    assert "best_not_saved" in kinds(diagnose(live(after)))
+    assert "best_not_saved" in kinds(diagnose(replace(now, status=Status.FINISHED)))

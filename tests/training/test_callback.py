@@ -94,6 +94,21 @@ def test_a_verdict_stops_the_run_only_when_asked(tmp_path, monkeypatch, stop_ear
     assert run.status is (Status.STOPPED if stop_early else Status.FINISHED)
 
 
+def test_a_verdict_at_the_last_step_stops_nothing(tmp_path, monkeypatch):
+    """A run that has trained every step is finished, whatever its last decision says."""
+
+    def stops_at_the_end(run, policy):
+        action = Action.STOP if int(run.eval_loss.steps[-1]) == 12 else Action.CONTINUE
+        return Verdict(run, Diagnosis(Phase.HEALTHY, 0.9), Decision(action, None, None, "settled"))
+
+    monkeypatch.setattr(callback_module, "judge_run", stops_at_the_end)
+    watcher = SightlineCallback(stop_early=True)
+    tiny_trainer(tmp_path, callbacks=[watcher]).train()
+    run = reader.read(tmp_path)
+    assert not watcher.stopped_by_decision
+    assert (run.status, run.end_reason, run.last_step) == (Status.FINISHED, None, 12)
+
+
 def test_training_twice_supersedes_the_first_points(tmp_path):
     """train() again starts at step 0: one curve, of the second session, and both in the file."""
     trainer = tiny_trainer(tmp_path, callbacks=[SightlineCallback()])

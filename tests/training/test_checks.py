@@ -81,6 +81,14 @@ def test_logging_and_saving_that_miss_evaluations(tmp_path):
     assert {"logging_sparser_than_evaluation", "saving_misses_evaluations", "trainer_rotation"} <= set(kinds)
 
 
+@pytest.mark.parametrize("keys", [{"logging_steps": 9, "eval_steps": 4}, {"eval_steps": 50, "max_steps": 20}], ids=str)
+def test_what_a_check_finds_no_note_says_again(tmp_path, keys):
+    """A plan's notes are shown beside the findings of the checks."""
+    plan = prepared(tmp_path, distinct(60, 0), **keys)
+    assert {"logging_sparser_than_evaluation", "few_evaluations"} & set(found(CheckContext.of(plan)))
+    assert plan.notes == ()
+
+
 def test_long_warmup(tmp_path):
     assert found(tmp_path, max_steps=20, warmup_steps=40)["long_warmup"].severity is Severity.WARNING
     assert found(tmp_path, max_steps=20, warmup_steps=0.8)["long_warmup"].severity is Severity.INFO

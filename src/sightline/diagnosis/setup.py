@@ -9,7 +9,7 @@ import numpy as np
 from sightline.diagnosis.context import Context, note, percent, plural
 from sightline.diagnosis.learning import MEMORISED
 from sightline.diagnosis.median import median
-from sightline.runs import Finding, Severity
+from sightline.runs import Finding, Severity, Status
 
 ZERO_SHARE = 0.1
 EARLY = 0.03  # share of the run in which a first jump belongs to a missing warm-up
@@ -116,6 +116,8 @@ def unsaved_best(context: Context) -> Finding | None:
     kept = [checkpoint.step for checkpoint in run.checkpoints if not checkpoint.deleted]
     if best is None or not kept or best.step in kept:
         return None
+    if run.status is Status.RUNNING and best.step == int(context.series.steps[-1]):
+        return None  # checkpoints are saved after the evaluation of their step
     equal = [step for step in kept if step in best.equivalent_steps]
     if equal:
         message = f"step {best.step} was not saved, but checkpoint {equal[-1]} cannot be told apart from it: keep that"

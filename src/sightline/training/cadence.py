@@ -90,14 +90,7 @@ class Cadence:
         total = max_steps if max_steps > 0 else max(1, math.ceil(epochs * per_epoch))
         notes: list[str] = []
         interval = _eval_interval(per_epoch, total, evals_per_epoch, eval_steps) if evaluate else None
-        if interval is not None and interval > total:
-            notes.append(f"eval_steps {interval} is longer than the run of {total} steps: only its end is evaluated")
         logging = _resolve(logging_steps, total) if logging_steps else _logging_interval(interval, total)
-        if interval is not None and logging_steps and logging > interval:
-            notes.append(
-                f"logging_steps {logging} is longer than eval_steps {interval}: some evaluations have no training loss "
-                "beside them"
-            )
         saving = _save_interval(per_epoch, total, interval, save_steps, saves_per_epoch)
         if evaluate and eval_steps is None and per_epoch < evals_per_epoch:
             notes.append(

@@ -227,7 +227,7 @@ class SightlineCallback(TrainerCallback):  # type: ignore[misc]
             stop = bool(self._judge(state.global_step))
         if self.ranks is not None:
             stop = self.ranks.told_by_first(stop)
-        if stop and self.stop_early:
+        if stop and self.stop_early and state.global_step < state.max_steps:  # after its last step a run has finished
             self.stopped_by_decision = True
             control.should_training_stop = True
         return control

@@ -19,7 +19,7 @@ from sightline.evaluation import EvalSet, train_probe
 from sightline.journal import Masker, Recorder
 from sightline.runs import Action, Status
 from sightline.training.best import restore_best
-from sightline.training.budget import EvaluationBudget
+from sightline.training.budget import EvaluationBudget, why_above
 from sightline.training.callback import SightlineCallback
 from sightline.training.changes import changes
 from sightline.training.continuation import Continuation
@@ -43,6 +43,9 @@ from sightline.training.validation import Validation
 
 OWN_SAVING_KEYS = {"save_strategy", "save_steps", "saves_per_epoch", "save_total_limit", "load_best_model_at_end"}
 """Who gives one of these says when to save; Sightline then removes checkpoints only beyond a ``save_total_limit``."""
+
+CLEARLY_ABOVE = 1.05
+"""Evaluations that took this many times their share are explained: it is kept to up to a part of one of them."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -164,13 +167,18 @@ def _recall_best(trainer: WatchedTrainer, watcher: SightlineCallback) -> None:
 
 
 def _time_spent(trainer: WatchedTrainer, watcher: SightlineCallback) -> list[str]:
-    """Say which part of the run's time evaluations took, where they had to keep to one."""
+    """Say which part of the run's time evaluations took, where they had to keep to one, and why if it was more."""
     validation = trainer.validation
     if validation is None or validation.share is None:
         return []
-    spent = validation.spending.share
-    watcher.tell_facts({"evaluation_time": round(spent, 4)})
-    return [f"evaluations took {100 * spent:.1f} % of the run's time"]
+    spending = validation.spending
+    watcher.tell_facts({"evaluation_time": round(spending.share, 4)})
+    taken = f"evaluations took {100 * spending.share:.1f} % of the run's time"
+    if watcher.run is None or spending.share <= CLEARLY_ABOVE * validation.share:
+        return [taken]
+    return [
+        f"{taken}, not {validation.share:.0%}: {why_above(spending, validation.share, len(watcher.run.evaluations))}"
+    ]
 
 
 def _judged(
@@ -198,12 +206,12 @@ def _where_to_go_on(
     run = watcher.run
     if point is None or run is None:
         return 0, None, False
+    is_finished = point.step >= prepared.cadence.total_steps
     if run.eval_loss is not None:
         watcher.verdict = judge_run(run, watcher.policy)
         decided = watcher.verdict.decision.action is Action.STOP and int(run.eval_loss.steps[-1]) == point.step
-        watcher.stopped_by_decision = decided and prepared.recipe.early_stopping
-    is_over = watcher.stopped_by_decision or point.step >= prepared.cadence.total_steps
-    return point.step, point.path, is_over
+        watcher.stopped_by_decision = decided and prepared.recipe.early_stopping and not is_finished
+    return point.step, point.path, watcher.stopped_by_decision or is_finished
 
 
 def _tell_changes(point: ResumePoint, prepared: Prepared, trainer: WatchedTrainer, watcher: SightlineCallback) -> None:
@@ -260,7 +268,9 @@ def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: In
     trainer.add_callback(trainer.continuation)
     if validation is not None and not prepared.cadence.fixed_evaluation:
         assert prepared.cadence.eval_steps is not None
-        budget = EvaluationBudget(prepared.cadence.eval_steps, recipe.eval_time_budget, validation.spending)
+        budget = EvaluationBudget(
+            prepared.cadence.eval_steps, recipe.eval_time_budget, validation.spending, watcher.tell
+        )
         validation.share = recipe.eval_time_budget
         validation.planner = Planner(prepared, validation.sample.whole, validation.probe.whole)
         trainer.add_callback(budget)

@@ -1,31 +1,35 @@
-"""Spending: what evaluations have cost of a run's time, and whether one more keeps to their share. No torch.
+"""Spending: what evaluations have cost of a run's time, and how many more of them there is time for. No torch.
 
 Whatever was really spent is held against the time that has really passed, so a guess that was wrong, a machine that
-slows down or a validation set that grows show at once: the next evaluation waits. With T seconds passed, S of them spent
-on evaluations and c what one more will cost, it may take place when
+slows down or a validation set that grows show at once. With t seconds of the run so far that were not spent on
+evaluations, n steps left and s seconds a step, evaluations may take
 
-    S - (1 - p) O + c + p E  <=  share (T + c + p E)
+    B = share / (1 - share) (t + n s)
 
-where O is what was spent before the first step (the base model), E what will be spent after the last one (the check of the
-best weights), and p goes from 0 to 1 over the first half of the run: what has to be paid in any case is paid off evenly,
-so that the beginning of the run is seen as well as the rest. From there on the share holds wherever the run ends. And
-what is left must last for the evaluation of the last step: S + 2 c + E <= share (T' + 2 c + E), T' being the time that
-will have passed after the training steps that are left.
+in all. What is left of that after the S seconds already spent and the check of the best weights, which comes last,
+divided by what one evaluation costs, is how many more can be had; ``spacing`` spreads them over the n steps.
+
+Steps that are left are taken to be quick ones: s is the median of the last steps or the mean of all, whichever is
+shorter, and what evaluations cost is reckoned at the same pace. A first step that compiles or fills caches is thus no
+promise, and neither is a slow stretch. If the steps turn out slower the time has grown once they have passed, and what
+it pays for is spread over the rest.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-PAID_OFF = 0.5
-"""Part of the run over which what has to be spent in any case is paid off."""
 FREE_S = 1.0
 """Seconds that evaluations may take in any case: a run of a few seconds is there to be looked at."""
+RECENT = 7
+"""Last steps whose median tells how quick steps are now: three slow ones among them do not show."""
 PACES = 8.0
-"""Most that a cost is scaled by when steps take longer or shorter than when it was taken."""
-NUMBERS = ("spent_s", "opening_s", "next_s", "closing_s", "trained_s", "pace_s")
+"""Most that a cost is scaled by where steps are quicker or slower than when it was taken: other work slows both alike."""
+NUMBERS = ("spent_s", "next_s", "closing_s", "pace_s")
 """What a checkpoint keeps, besides the step of the last evaluation and the time that has passed."""
 
 
@@ -42,20 +46,18 @@ class Spending:
         self.total_steps = total_steps
         self.spent_s = 0.0
         """All seconds spent on evaluations."""
-        self.opening_s = 0.0
-        """Those of them before the first step."""
         self.next_s = 0.0
         """What one more evaluation will cost."""
         self.closing_s = 0.0
         """What will be spent after the last step."""
         self.last_step = 0
         """The last step that something was spent at."""
-        self.trained_s = 0.0
-        """Seconds of the run up to then that were not spent on evaluations."""
         self.pace_s = 0.0
-        """Seconds of a step before the last evaluation; 0 where there was none."""
+        """Seconds of a step when the last evaluation took place; 0 where it is not known."""
         self._began = time.monotonic()
         self._closed_s: float | None = None
+        self._stepped_s: float | None = None
+        self._recent_s: deque[float] = deque(maxlen=RECENT)
 
     @property
     def passed_s(self) -> float:
@@ -63,54 +65,55 @@ class Spending:
         return time.monotonic() - self._began if self._closed_s is None else self._closed_s
 
     @property
+    def trained_s(self) -> float:
+        """Seconds of them that were not spent on evaluations."""
+        return max(0.0, self.passed_s - self.spent_s)
+
+    @property
     def share(self) -> float:
         """Part of the run's time so far that went to evaluations."""
         return self.spent_s / self.passed_s if self.passed_s > 0 else 0.0
+
+    def stepped(self) -> None:
+        """Take note that a training step has ended; the first one of a process tells nothing of the next."""
+        now_s = self.trained_s
+        if self._stepped_s is not None:
+            self._recent_s.append(now_s - self._stepped_s)
+        self._stepped_s = now_s
 
     def spend(self, seconds: float, *, step: int) -> None:
         """Take note of what was spent at a step."""
         self.spent_s += seconds
         if self._closed_s is not None:
             self._closed_s += seconds
-        self.pace_s = self.step_s(step) if step > self.last_step else self.pace_s
-        self.last_step, self.trained_s = step, self.passed_s - self.spent_s
-        if step == 0:
-            self.opening_s += seconds
+        self.last_step = step
+        self.pace_s = self._recent_step_s
 
     def close(self) -> None:
         """Stop the clock: the training is over, and only what is spent on evaluations still counts as time of the run."""
         self._closed_s = self.passed_s
 
-    def step_s(self, step: int) -> float:
-        """Mean seconds of a step since the last evaluation, whatever else is done in it."""
-        since = step - self.last_step
-        if since < 1:
-            return self._mean_step_s(step)
-        return max(0.0, self.passed_s - self.spent_s - self.trained_s) / since
-
-    def lacking_s(self, share: float, step: int) -> float:
-        """Return the seconds that are to pass before one more evaluation keeps to its share; 0 or less: none."""
-        paid = min(1.0, step / (PAID_OFF * self.total_steps))
-        if self._is_free(share, step):
-            return 0.0
-        coming = (self.next_s + paid * self.closing_s) * self._pace(step)
-        owed = self.spent_s - (1.0 - paid) * self.opening_s + coming
-        return owed / share - (self.passed_s + coming)
-
-    def lasts(self, share: float, step: int) -> bool:
-        """Whether one more evaluation leaves enough for that of the last step."""
-        coming = self._coming_s(step)
-        return self._is_free(share, step) or self.spent_s + coming <= share * (self._end_s(step) + coming)
-
     def left_s(self, share: float, step: int) -> float:
         """Return the seconds that all evaluations after this step may take together, the closing one included."""
-        training_s = self._end_s(step) - self.spent_s
-        return share / (1.0 - share) * training_s - self.spent_s
+        return max(share / (1.0 - share) * self._training_s(step), FREE_S) - self.spent_s
 
-    def state(self) -> dict[str, float]:
+    def affordable(self, share: float, step: int) -> int:
+        """Return how many evaluations there is time for after this step, that of the last step among them."""
+        pace = self._pace(step)
+        each_s = self.next_s * pace
+        if share >= 1.0 or each_s <= 0:
+            return self.total_steps
+        return max(0, int((self.left_s(share, step) - self.closing_s * pace) / each_s))
+
+    def share_with(self, evaluations: int, step: int) -> float:
+        """Return the share in the end with so many more evaluations."""
+        spent_s = self.spent_s + (evaluations * self.next_s + self.closing_s) * self._pace(step)
+        return spent_s / (spent_s + self._training_s(step))
+
+    def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the account."""
         numbers = {name: getattr(self, name) for name in NUMBERS}
-        return {**numbers, "passed_s": self.passed_s, "last_step": self.last_step}
+        return {**numbers, "passed_s": self.passed_s, "last_step": self.last_step, "recent_s": list(self._recent_s)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on with the account of a checkpoint."""
@@ -118,24 +121,22 @@ class Spending:
             setattr(self, name, float(state[name]))
         self.last_step = int(state["last_step"])
         self._began = time.monotonic() - float(state["passed_s"])
+        self._recent_s.extend(state.get("recent_s", ()))
+        self._stepped_s = None
 
-    def _is_free(self, share: float, step: int) -> bool:
-        """Whether the run is so short that its share is less than what may be spent in any case, and that lasts."""
-        return share * self._end_s(step) < FREE_S and self.spent_s + self._coming_s(step) <= FREE_S
+    @property
+    def _recent_step_s(self) -> float:
+        return statistics.median(self._recent_s) if self._recent_s else 0.0
 
-    def _coming_s(self, step: int) -> float:
-        """What this evaluation, that of the last step and the check of the best weights will cost."""
-        return (2.0 * self.next_s + self.closing_s) * self._pace(step)
+    def _step_s(self, step: int) -> float:
+        """Seconds of a step that is still to come, if it is a quick one."""
+        return min(self._recent_step_s, self.trained_s / max(step, 1))
+
+    def _training_s(self, step: int) -> float:
+        """Seconds of the whole run without evaluations."""
+        return self.trained_s + max(0, self.total_steps - step) * self._step_s(step)
 
     def _pace(self, step: int) -> float:
-        """How many times as long a step takes now as when costs were taken: other work slows both alike."""
-        now_s = self.step_s(step) if step > self.last_step else 0.0
-        return min(max(now_s / self.pace_s, 1.0 / PACES), PACES) if now_s > 0 and self.pace_s > 0 else 1.0
-
-    def _end_s(self, step: int) -> float:
-        """Seconds that will have passed after the training steps that are left, if they are quick ones."""
-        step_s = min(self.step_s(step), self._mean_step_s(step))
-        return self.passed_s + max(0, self.total_steps - step) * step_s
-
-    def _mean_step_s(self, step: int) -> float:
-        return max(0.0, self.passed_s - self.spent_s) / max(step, 1)
+        """How many times as long a step that is still to come takes as one did when costs were taken."""
+        step_s = self._step_s(step)
+        return min(max(step_s / self.pace_s, 1.0 / PACES), PACES) if step_s > 0 and self.pace_s > 0 else 1.0
