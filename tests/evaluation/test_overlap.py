@@ -1,4 +1,4 @@
-"""Body and head on threads of their own give what they give one after the other, and leave the threads as they were."""
+"""Bodies and heads on two threads give what they give one after the other, and leave the threads as they were."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from sightline.evaluation import EvalSet, evaluate, token_losses, ways
+from sightline.evaluation import EvalSet, evaluate, forwards, models, token_losses, ways
 from sightline.evaluation.overlap import MOST_WAITING, beside
 from tests.evaluation.test_observer import llama_with_dropout, trained
 from tests.evaluation.tiny import CAUSAL, SHAPE, build, rows_of
@@ -66,6 +66,41 @@ def test_a_small_head_gets_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "body_weights", lambda model: 10**9)
     evaluate(model, ROWS)
     assert seen == {"MainThread"}
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2_softcap", "mixtral_aux", "cohere_scale"])
+def test_two_bodies_at_once(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    """Both threads run whole batches where the model keeps nothing between calls: the same losses, and the same bits."""
+    model, eval_set = build(CAUSAL[family]), EvalSet(ROWS)
+    plain = evaluate(model, eval_set, batch_tokens=64)
+    seen = threads_of_the_head(monkeypatch)
+    monkeypatch.setattr(models, "WORTH_A_THREAD", 0)
+    bodies, call = set(), forwards.call
+    monkeypatch.setattr(
+        forwards, "call", lambda *a, **k: (bodies.add(threading.current_thread().name[:14]), call(*a, **k))[1]
+    )
+    one, other = (evaluate(model, eval_set, batch_tokens=64) for _ in range(2))
+    assert bodies == seen == {"MainThread", "sightline-head"}
+    np.testing.assert_array_equal(one.loss_sums, other.loss_sums)
+    np.testing.assert_allclose(one.loss_sums, plain.loss_sums, rtol=2e-6)
+
+
+def test_what_may_keep_something_is_run_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks and wrappers of others, embeddings that follow the longest row, a forward that has been replaced."""
+    monkeypatch.setattr(models, "WORTH_A_THREAD", 0)
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    plain, hooked, patched, foreign = (build(CAUSAL["llama"]) for _ in range(4))
+    dynamic = build(lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SHAPE, rope_parameters=rope)))
+    hooked.model.layers[0].register_forward_hook(lambda *_: None)
+    patched.forward = lambda *args, **kwargs: None
+    foreign.model.layers[0].mlp = type("Own", (nn.Identity,), {"__module__": "somewhere"})()
+    assert models.may_run_twice(plain)
+    assert not any(models.may_run_twice(model) for model in (hooked, patched, foreign, dynamic))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not models.may_run_twice(plain)
+    monkeypatch.setattr(models, "WORTH_A_THREAD", 10**9)
+    assert not models.may_run_twice(plain)
 
 
 @pytest.mark.usefixtures("two_threads")

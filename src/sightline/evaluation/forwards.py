@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from sightline.errors import ModelError
 from sightline.evaluation.batches import Batch
 from sightline.evaluation.models import base_model, inner_model, output_embeddings
+
+FEW_LABELS = 0.9
+"""Share of positions below which taking the labelled ones out and putting them back costs less than it saves."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -66,27 +70,82 @@ class UnusualHead(Exception):
     """The head is not called once, with the hidden states of every position."""
 
 
-def head_inputs(model: nn.Module, batch: DeviceBatch) -> HeadInputs:
-    """Return the hidden states that the head would project at the labelled positions.
+@contextmanager
+def at_the_head(model: nn.Module, last_mlp: nn.Module | None = None) -> Iterator[Callable[[DeviceBatch], HeadInputs]]:
+    """Yield the function that returns the hidden states the head would project at a batch's labelled positions.
 
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model.
+    last_mlp : torch.nn.Module, optional
+        A module that nothing comes after in which one position counts for another: it is given the labelled positions
+        only, and returns zeros elsewhere.
+
+    Notes
+    -----
     The model's own forward runs up to its head, so that adapters, autocast wrappers and whatever is done to the last
     hidden states count; the head itself is given nothing to project. No attention mask is passed: under causal
-    attention no token sees the padding at its right, and attention without a mask is quicker.
+    attention no token sees the padding at its right, and attention without a mask is quicker. Each thread that calls
+    the function sees its own batch only.
     """
-    seen: list[HeadInputs] = []
+    here = threading.local()
 
-    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def positions_of(hidden: torch.Tensor) -> torch.Tensor | None:
+        """Return the positions a module need be given, None for all."""
+        batch: DeviceBatch | None = getattr(here, "batch", None)
+        if batch is None or hidden.shape[:2] != batch.input_ids.shape:
+            return None
+        few = len(batch.positions) < FEW_LABELS * batch.input_ids.numel()
+        return batch.positions.to(hidden.device) if few else None
+
+    def labelled_only(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden, rest, kwargs = _first(args, kwargs)
+        here.whole, positions = None, positions_of(hidden)
+        if positions is None:
+            return None
+        here.whole = (hidden.shape, positions)
+        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions).unsqueeze(0), *rest), kwargs
+
+    def put_back(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+        if getattr(here, "whole", None) is None:
+            return None
+        (shape, positions), here.whole = here.whole, None
+        return output.new_zeros(shape[0] * shape[1], shape[2]).index_copy_(0, positions, output[0]).view(shape)
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        batch: DeviceBatch | None = getattr(here, "batch", None)
+        if batch is None:
+            return None
         hidden, rest, kwargs = _first(args, kwargs)
         kind = hidden.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        seen.append(HeadInputs(_at_positions(hidden, batch), autocast))
+        here.seen.append(HeadInputs(_at_positions(hidden, batch), autocast))
         return (hidden[:, :0], *rest), kwargs
 
-    with _hooked(model, keep):
-        call(model, input_ids=batch.input_ids)
-    if len(seen) != 1:
-        raise UnusualHead(f"called {len(seen)} times")
-    return seen[0]
+    def inputs_of(batch: DeviceBatch) -> HeadInputs:
+        here.batch, here.seen = batch, []
+        try:
+            call(model, input_ids=batch.input_ids)
+            seen: list[HeadInputs] = here.seen
+        finally:
+            here.batch = here.seen = None
+        if len(seen) != 1:
+            raise UnusualHead(f"called {len(seen)} times")
+        return seen[0]
+
+    with ExitStack() as stack:
+        stack.enter_context(_hooked(model, keep))
+        if last_mlp is not None:
+            stack.enter_context(_removed(last_mlp.register_forward_pre_hook(labelled_only, with_kwargs=True)))
+            stack.enter_context(_removed(last_mlp.register_forward_hook(put_back)))
+        yield inputs_of
+
+
+def head_inputs(model: nn.Module, batch: DeviceBatch, last_mlp: nn.Module | None = None) -> HeadInputs:
+    """Return the hidden states that the head would project at the labelled positions of one batch."""
+    with at_the_head(model, last_mlp) as inputs_of:
+        return inputs_of(batch)
 
 
 def own_logits_at_positions(
@@ -139,15 +198,16 @@ def call(model: nn.Module, **inputs: Any) -> Any:
 
 @contextmanager
 def _hooked(model: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    """Have a hook change the inputs of the head meanwhile, where this thread calls it."""
+    """Have a hook change the inputs of the head meanwhile."""
     head = output_embeddings(model)
     assert head is not None
-    thread = threading.get_ident()
+    with _removed(head.register_forward_pre_hook(hook, with_kwargs=True)):
+        yield
 
-    def in_this_thread(*args: Any) -> Any:
-        return hook(*args) if threading.get_ident() == thread else None
 
-    handle = head.register_forward_pre_hook(in_this_thread, with_kwargs=True)
+@contextmanager
+def _removed(handle: RemovableHandle) -> Iterator[None]:
+    """Remove a hook afterwards."""
     try:
         yield
     finally:

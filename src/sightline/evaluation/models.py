@@ -14,6 +14,13 @@ from sightline.evaluation.token_losses import Head
 SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier")
 """Names under which configurations keep a factor on the logits (Cohere, Muse Glimmer, Falcon-H1)."""
 
+STATELESS = ("torch.nn.", "transformers.", "peft.peft_model", "peft.tuners.lora.")
+"""Where the modules live of which two threads may run one at once."""
+MLP_PRODUCTS = 3
+"""Matrices of a gated MLP; others have two."""
+WORTH_A_THREAD = 100_000
+"""Weights of a body below which a pass is Python rather than arithmetic, and two threads only wait for each other."""
+
 
 class Kind(StrEnum):
     """What the labels of a row mean."""
@@ -102,6 +109,21 @@ def body_weights(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters() if weight.dim() > 1 and id(weight) not in looked_up)
 
 
+def last_mlp(model: nn.Module) -> nn.Module | None:
+    """Return the MLP of the last layer, None where there is none that plainly treats each position by itself."""
+    base = base_model(model)
+    body = getattr(base, getattr(base, "base_model_prefix", "") or "model", None)
+    stack = getattr(body, "layers", getattr(body, "h", None))
+    mlp = getattr(stack[-1], "mlp", None) if isinstance(stack, nn.ModuleList) and len(stack) else None
+    if not isinstance(mlp, nn.Module):
+        return None
+    products = {n: m for n, m in mlp.named_modules() if type(m) is nn.Linear or type(m).__name__ == "Conv1D"}
+    weighted = {id(weight) for module in products.values() for weight in module.parameters()}
+    plain = all(id(weight) in weighted for weight in mlp.parameters())
+    own = [name for name in products if "lora_" not in name]
+    return mlp if plain and 0 < len(own) <= MLP_PRODUCTS else None  # experts have more
+
+
 def context_length(model: nn.Module) -> int | None:
     """Return how many tokens the model can read, None where its configuration sets no limit."""
     config = text_config(model)
@@ -153,6 +175,38 @@ def is_split(model: nn.Module) -> bool:
     """Whether the ranks hold parts of one model and must all see the same rows (tensor parallelism)."""
     tensors = any("DTensor" in type(parameter).__name__ for parameter in model.parameters())
     return tensors and not is_sharded(model)
+
+
+def may_run_twice(model: nn.Module) -> bool:
+    """Whether two threads may run the model's forward at once: it is known to keep nothing from one call to the next.
+
+    transformers' own models keep nothing, but for rotary embeddings that follow the longest row seen and a
+    configuration that is changed for the length of a call. Wrappers and hooks of anyone else may keep what they like.
+    """
+    config = text_config(model)
+    if getattr(config, "is_causal", None) is not None or torch.is_autocast_enabled("cpu"):
+        return False
+    return body_weights(model) >= WORTH_A_THREAD and all(_keeps_nothing(module) for module in model.modules())
+
+
+def _keeps_nothing(module: nn.Module) -> bool:
+    """Whether a module's forward is of a library known for it, and nothing is hung on it that is not."""
+    rope = getattr(module, "rope_type", "")
+    changing = any(
+        "dynamic" in kind or kind == "longrope" for kind in (rope.values() if isinstance(rope, dict) else [rope])
+    )
+    own_forward = getattr(vars(module).get("forward"), "__module__", "sightline.")
+    hooks = [own_forward, *(getattr(hook, "__module__", "") for hook in _hooks(module))]
+    return (
+        not changing
+        and type(module).__module__.startswith(STATELESS)
+        and all(str(name).startswith(("sightline.", "transformers.")) for name in hooks)
+        and getattr(module, "_compiled_call_impl", None) is None
+    )
+
+
+def _hooks(module: nn.Module) -> list[Any]:
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
 
 
 def _input_embeddings(model: nn.Module) -> Any:

@@ -15,6 +15,7 @@ from sightline.errors import DataError, ModelError
 from sightline.evaluation.batches import IGNORED, Batch, EvalSet, ScoredRows, aligned_rows, causal_rows, make_batches
 from sightline.evaluation.distributed import Share, share_of
 from sightline.evaluation.forwards import DeviceBatch
+from sightline.evaluation.layers import quick_layers
 from sightline.evaluation.models import (
     Kind,
     base_model,
@@ -81,7 +82,7 @@ def evaluate(
     share = share_of(model)
     share.agree(eval_set)
     wanted = scored.to_score if only is None else _only(scored, only)
-    with share.failing_together(), untouched(model), quick_products(model):
+    with share.failing_together(), untouched(model), quick_products(model), quick_layers(model):
         sums = _score_within_memory(model, kind, eval_set, scored, wanted, share, batch_tokens)
     sums = share.sum(sums, device_of(model))
     counts = (

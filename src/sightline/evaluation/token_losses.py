@@ -173,17 +173,15 @@ def _sum_of_others(
     buffer = torch.empty(len(hidden), min(columns, size), dtype=tiles.wide, device=hidden.device)
     by_target, order = targets.sort()
     begins = range(0, size, columns)
-    edges = torch.tensor([*begins, size], device=targets.device)
-    places = torch.searchsorted(by_target, edges).tolist()  # where each tile's targets begin
-    for index, begin in enumerate(begins):
+    of_tile = torch.bincount(by_target // columns, minlength=len(begins)).tolist()
+    rows, entries = torch.split(order, of_tile), torch.split(by_target % columns, of_tile)
+    nothing = torch.zeros((), dtype=tiles.wide, device=hidden.device)
+    for begin, its_rows, its_entries in zip(begins, rows, entries, strict=True):
         end = min(begin + columns, size)
-        terms = tiles.logits(hidden, begin, end, buffer[:, : end - begin])
+        terms = tiles.logits(hidden, begin, end, buffer if end - begin == columns else buffer[:, : end - begin])
         if shift is not None:
             terms -= shift.unsqueeze(-1)
-        terms.exp2_()
-        here = slice(places[index], places[index + 1])
-        if here.start < here.stop:
-            terms[order[here], by_target[here] - begin] = 0.0
+        terms.exp2_().index_put_((its_rows, its_entries), nothing)
         total += terms.sum(-1)
     return total
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from sightline.evaluation import forwards
 from sightline.evaluation.batches import EvalSet, ScoredRows, causal_rows, make_batches
-from sightline.evaluation.forwards import DeviceBatch
+from sightline.evaluation.forwards import DeviceBatch, HeadInputs
 from sightline.evaluation.models import (
     Kind,
     base_model,
@@ -31,6 +31,8 @@ from sightline.evaluation.models import (
     head_of,
     is_sharded,
     is_split,
+    last_mlp,
+    may_run_twice,
     pad_id,
 )
 from sightline.evaluation.overlap import beside
@@ -68,10 +70,12 @@ class Way(Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tiles:
-    """The body once per batch, and the head in tiles over the labelled positions of several batches together."""
+    """The body once per batch, and the head in tiles over the labelled positions of a few batches together."""
 
     model: nn.Module
     head: Head
+    last_mlp: nn.Module | None = None
+    """What need be given the labelled positions only, besides the head."""
     name: str = "tiles"
 
     def tokens_at_once(self, batch_tokens: int) -> int:
@@ -79,34 +83,54 @@ class Tiles:
         return batch_tokens
 
     def losses(self, batches: Iterable[DeviceBatch]) -> Iterator[torch.Tensor]:
-        """Gather hidden states until they fill a tile, then project them."""
-        batches = list(batches)
-        waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
-        dtype: torch.dtype | None = None
-        with beside(self._head_is_half(batches)) as head_work:
-            for batch in batches:
-                hidden, dtype = forwards.head_inputs(self.model, batch)
-                waiting.append((hidden, batch.targets.to(hidden.device)))  # layers may be spread over devices
-                enough = tile_rows(hidden.device)
-                count = sum(len(targets) for _, targets in waiting)
-                if count >= enough:
-                    hidden, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
-                    whole = count - count % enough
-                    waiting = [(hidden[whole:], targets[whole:])] if whole < count else []
-                    head_work.put(partial(token_losses, self.head, hidden[:whole], targets[:whole], dtype))
-            if waiting:
-                hidden, targets = (torch.cat(parts) for parts in zip(*waiting, strict=True))
-                head_work.put(partial(token_losses, self.head, hidden, targets, dtype))
-            losses = head_work.results()
+        """Score group by group, two at a time where the model's forward allows it, else body here and head beside it."""
+        groups = list(_groups(batches))
+        twice = self._on_cpu() and may_run_twice(self.model)
+        with (
+            forwards.at_the_head(self.model, self.last_mlp) as inputs_of,
+            beside(twice or self._head_is_half(groups)) as work,
+        ):
+            for group in groups:
+                if twice:
+                    work.put(partial(self._scored, inputs_of, group))
+                else:
+                    work.put(partial(self._projected, group, [inputs_of(batch) for batch in group]))
+            losses = work.results()
         yield from losses
 
-    def _head_is_half(self, batches: list[DeviceBatch]) -> bool:
+    def _scored(self, inputs_of: Callable[[DeviceBatch], HeadInputs], group: list[DeviceBatch]) -> torch.Tensor:
+        """Return the losses of a group, body and head."""
+        return self._projected(group, [inputs_of(batch) for batch in group])
+
+    def _projected(self, group: list[DeviceBatch], inputs: list[HeadInputs]) -> torch.Tensor:
+        """Return the losses of a group whose body has been run."""
+        hidden = torch.cat([part.hidden for part in inputs])
+        targets = torch.cat([batch.targets for batch in group]).to(hidden.device)  # layers may be spread over devices
+        return token_losses(self.head, hidden, targets, inputs[0].dtype)
+
+    def _on_cpu(self) -> bool:
+        return all(parameter.device.type == "cpu" for parameter in self.model.parameters())
+
+    def _head_is_half(self, groups: list[list[DeviceBatch]]) -> bool:
         """Whether the head, a plain matrix on a CPU, is at least half of the arithmetic."""
         matrix = self.head.matrix()
-        if matrix is None or any(p.device.type != "cpu" for p in self.model.parameters()):
+        if matrix is None or not self._on_cpu():
             return False
+        batches = [batch for group in groups for batch in group]
         head = matrix[0].numel() * sum(len(batch.targets) for batch in batches)
         return head >= body_weights(self.model) * sum(batch.input_ids.numel() for batch in batches)
+
+
+def _groups(batches: Iterable[DeviceBatch]) -> Iterator[list[DeviceBatch]]:
+    """Yield consecutive batches whose labelled positions together fill at least half a tile of the head."""
+    group: list[DeviceBatch] = []
+    for batch in batches:
+        group.append(batch)
+        if 2 * sum(len(one.targets) for one in group) >= tile_rows(batch.targets.device):
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -210,8 +234,8 @@ def losses_of_classes(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1)
 
 
-_chosen: weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]] = weakref.WeakKeyDictionary()
-"""Of each model that was tried: what it looked like then, and the way that was found to agree."""
+_chosen: weakref.WeakKeyDictionary[nn.Module, tuple[Any, str, bool]] = weakref.WeakKeyDictionary()
+"""Of each model that was tried: its looks, the way that was found to agree, and whether its last MLP can be spared."""
 
 
 def choose_way(model: nn.Module, kind: Kind, vocabulary: int, eval_set: EvalSet, scored: ScoredRows) -> tuple[Way, str]:
@@ -237,14 +261,27 @@ def choose_way(model: nn.Module, kind: Kind, vocabulary: int, eval_set: EvalSet,
     ways: dict[str, Way] = {"gathered": Gathered(model, vocabulary), "full": Full(model, vocabulary)}
     if not (is_sharded(model) or is_split(model)):  # there the head's weights are whole only within the model's forward
         ways = {"tiles": Tiles(model, head), **ways}
-    looks = (tuple(ways), id(head.module), head.scale, head.softcap, "forward" in vars(base_model(model)))
-    known = _chosen.get(base_model(model))
-    if known is not None and known[0] == looks:
-        return ways[known[1]], ""
-    name, why, finite = _tried(ways, model, head, _trial_batch(eval_set, scored, device_of(model)))
-    if finite:  # with NaN weights everything agrees: try again next time
-        _chosen[base_model(model)] = (looks, name)
-    return ways[name], why
+    mlp = last_mlp(model)
+    looks = (tuple(ways), id(head.module), head.scale, head.softcap, id(mlp), "forward" in vars(base_model(model)))
+    why, known = "", _chosen.get(base_model(model))
+    if known is None or known[0] != looks:
+        trial = _trial_batch(eval_set, scored, device_of(model))
+        name, why, finite = _tried(ways, model, head, trial)
+        known = (looks, name, name == "tiles" and mlp is not None and _is_last(mlp, model, trial))
+        if finite:  # with NaN weights everything agrees: try again next time
+            _chosen[base_model(model)] = known
+    _, name, is_last = known
+    return (Tiles(model, head, mlp) if is_last else ways[name]), why
+
+
+def _is_last(mlp: nn.Module, model: nn.Module, batch: DeviceBatch) -> bool:
+    """Whether giving an MLP every second position leaves what the head is given there as it is."""
+    half = replace(batch, positions=torch.arange(0, batch.input_ids.numel(), 2, device=batch.input_ids.device))
+    try:
+        expected, found = (forwards.head_inputs(model, half, given).hidden.double() for given in (None, mlp))
+    except Exception:  # its output is more than a tensor, for one
+        return False
+    return bool(((found - expected).abs() <= 1e-3 * expected.abs().max()).all())
 
 
 def _trial_batch(eval_set: EvalSet, scored: ScoredRows, device: torch.device) -> DeviceBatch:
