@@ -43,14 +43,15 @@ from sightline.runs import Action, Diagnosis, Phase
 MOST_REGRET, EXTRA_SPENT = 0.005, 0.08
 """Targets: mean regret, and share of the run spent beyond a stop at the best evaluation."""
 CONSTANTS: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
-    (phases, "PRIOR_ODDS", (1.0 / 9.0, 1.0)),
-    (direction, "SURE_NOISES", (2.0, 4.0)),
-    (direction, "MOVED", (0.01, 0.05)),
-    (trend, "FORGETTING", (2.0, 4.5)),
-    (trend, "UPWARD", (1.5, 3.0)),
-    (forecast, "TAIL_FREEDOM", (4.0, 30.0)),
+    (phases, "PRIOR_ODDS", (1.0 / 3.0, 3.0)),
+    (direction, "SURE_NOISES", (2.0 / 3.0, 4.0 / 3.0)),
+    (direction, "MOVED", (0.5, 2.5)),
+    (trend, "FORGETTING", (2.0 / 3.0, 1.5)),
+    (trend, "NOISE_FORGETTING", (0.5, 2.0)),
+    (trend, "UPWARD", (2.0 / 3.0, 5.0 / 3.0)),
+    (forecast, "TAIL_FREEDOM", (4.0 / 3.0, 10.0)),
 )
-"""Constants of the forecast and the decision that nothing but judgement fixes, and other values they might have."""
+"""Constants of the forecast and the decision that nothing but judgement fixes, and how many times as large they might be."""
 Interval = tuple[float, float]
 CHANCES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
@@ -133,10 +134,10 @@ def mean(outcomes: Sequence[Outcome]) -> Mean:
     return Mean(float(regrets.mean()), spent, float(np.minimum(regrets, 1.0).mean()), float((regrets > 0.01).mean()))
 
 
-def judge_with(runs: Sequence[RealRun], module: ModuleType, name: str, value: float) -> list[Judged]:
-    """Diagnose every prefix of every run with another value of a constant."""
+def judge_with(runs: Sequence[RealRun], module: ModuleType, name: str, factor: float) -> list[Judged]:
+    """Diagnose every prefix of every run with a constant so many times as large."""
     usual = getattr(module, name)
-    setattr(module, name, value)
+    setattr(module, name, factor * usual)
     _forget()
     try:
         return judge_all(runs)
@@ -297,13 +298,13 @@ def _print_largest(obeyed: Mapping[str, Sequence[Outcome]], runs: Sequence[RealR
 def _cross_validate(runs: Sequence[RealRun], owners: Sequence[str], default: Sequence[Outcome]) -> Mean:
     """Try other values of every constant; print what each gives, and what choosing without each repository gives."""
     table = {"as it is": list(default)}
-    for module, name, values in CONSTANTS:
-        for value in values:
-            title = f"{module.__name__.rsplit('.', 1)[-1]}.{name} = {value:.3g}"
-            table[title] = [one.obey(Policy()) for one in judge_with(runs, module, name, value)]
+    for module, name, factors in CONSTANTS:
+        for factor in factors:
+            title = f"{module.__name__.rsplit('.', 1)[-1]}.{name} times {factor:.3g}"
+            table[title] = [one.obey(Policy()) for one in judge_with(runs, module, name, factor)]
     print("\nother values of the constants: regret, spent")
     for title, found in table.items():
-        print(f"  {title:32s} {mean(found).regret:9.3%} {mean(found).spent:6.3f}")
+        print(f"  {title:34s} {mean(found).regret:9.3%} {mean(found).spent:6.3f}")
     outcomes, chosen = cross_validated(table, owners)
     _print_spread("chosen without each repository", mean(outcomes), intervals(outcomes, owners))
     print("  chosen: " + ", ".join(f"{title} for {count}" for title, count in chosen.most_common()))

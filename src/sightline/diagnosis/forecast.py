@@ -18,7 +18,7 @@ import numpy as np
 from sightline.diagnosis.horizon import Horizon
 from sightline.diagnosis.noise import Z95
 from sightline.diagnosis.series import EvalSeries, Floats
-from sightline.diagnosis.trend import LEVEL_SHOCKS, SLOPE_SHOCKS, Trend, TrendState
+from sightline.diagnosis.trend import FIRST_FREEDOM, LEVEL_SHOCKS, PACES, SLOPE_SHOCKS, Trend, TrendState
 from sightline.runs import Forecast
 
 PATHS = 256
@@ -91,7 +91,9 @@ def _gains(state: TrendState, best: float, distance: Floats) -> tuple[Floats, Fl
     counts = np.flatnonzero(weights > NEGLIGIBLE)
     weights = weights[counts] / weights[counts].sum()
     shocks = _shocks()[:, :, :, counts]
-    sd = np.sqrt(state.noise_variance[counts] / _chi_square_shares(round(state.freedom, 6))[:, None])
+    freedom = np.maximum(state.freedom[:PACES], FIRST_FREEDOM)
+    shares = _chi_square_shares(tuple(freedom.round(6).tolist()))
+    sd = np.sqrt(state.noise_variance[counts] / shares[:, counts % PACES])
     p11, p12, p22 = state.covariance[:, counts]
     root = np.sqrt(np.maximum(p11, 1e-12))
     level = state.mean[0, counts] + sd * root * shocks[0, 0]
@@ -121,6 +123,6 @@ def _shocks() -> Floats:
 
 
 @lru_cache(maxsize=16)
-def _chi_square_shares(freedom: float) -> Floats:
-    """Draw chi-square over its degrees of freedom, shape (PATHS,), the same for the same freedom."""
-    return np.asarray(np.random.default_rng(1).chisquare(freedom, PATHS) / freedom)
+def _chi_square_shares(freedom: tuple[float, ...]) -> Floats:
+    """Draw chi-square over its degrees of freedom, shape (PATHS, n), the same for the same freedom."""
+    return np.stack([np.random.default_rng(1).chisquare(one, PATHS) / one for one in freedom], axis=1)

@@ -7,9 +7,10 @@ tau = log(step + first step), in which learning curves change at an even pace:
 
 with d the time between two evaluations and g = 1 - e^-d: a slope fades unless the data renew it. The variances of the
 shocks, in units of the noise variance, are not fitted: a bank of filters runs over a grid of them, and each counts by
-how well it predicted what came (Bayesian model averaging). The noise variance is learnt by each filter and, like the
-weights, forgotten at a constant rate in tau, because early noise is not late noise [1]_. A point far above its
-prediction is pulled in: validation losses spike upwards.
+how well it predicted what came (Bayesian model averaging). The noise variance is learnt by each filter and forgotten at a
+constant rate in tau, because early noise is not late noise [1]_: in some runs it falls a hundredfold, in others it stays
+as it is, so the rate is part of the grid. The weights are forgotten too. A point far above its prediction is pulled in:
+validation losses spike upwards.
 
 References
 ----------
@@ -28,12 +29,19 @@ from sightline.diagnosis.series import EvalSeries, Floats
 FEWEST = 4
 _LEVELS = (0.0, 1.0, 10.0, 100.0)  # variance per unit of log time, in noise variances
 _SLOPES = (0.0, 1.0, 30.0, 1000.0)
-LEVEL_SHOCKS, SLOPE_SHOCKS = (grid.ravel() for grid in np.meshgrid(_LEVELS, _SLOPES))
+_FORGETTINGS = (1.0, 4.0)  # per unit of log time: what counts is the run so far, or its last quarter
+PACES = len(_FORGETTINGS)
+LEVEL_SHOCKS, SLOPE_SHOCKS, NOISE_FORGETTING = (  # neighbours differ in forgetting alone
+    grid.ravel() for grid in np.meshgrid(_LEVELS, _SLOPES, _FORGETTINGS, indexing="ij")
+)
 _SHOCKS: Floats = np.stack([LEVEL_SHOCKS, SLOPE_SHOCKS])
 FILTERS = LEVEL_SHOCKS.size
-FORGETTING = 3.0  # per unit of log time: evaluations from before 30 % of the steps so far count for less than a third
+FORGETTING = (
+    3.0  # of the weights, per unit of log time: what was predicted in the first 70 % of the steps counts a third
+)
+FIRST_FREEDOM = 2.0  # what is believed of the noise beforehand is worth so many evaluations
 FIRST_SLOPE = 100.0  # standard deviation of the first slope, in noises per unit of log time: not known
-UPWARD, DOWNWARD = 2.0, 10.0  # surprises beyond so many standard deviations are pulled in
+UPWARD, DOWNWARD = 3.0, 10.0  # surprises beyond so many standard deviations are pulled in
 MOST_BLOCKS = 512  # of more evaluations neighbours are averaged, which costs nothing that matters at such a length
 
 
@@ -43,7 +51,7 @@ class TrendState:
 
     mean: Floats  # level and slope per unit of log time, shape (2, FILTERS)
     covariance: Floats  # of level, level with slope, slope; in noise variances, shape (3, FILTERS)
-    freedom: float  # twice the shape of the noise variance's inverse gamma distribution
+    freedom: Floats  # twice the shape of the noise variance's inverse gamma distribution, shape (FILTERS,)
     squares: Floats  # twice its rate, shape (FILTERS,)
     evidence: Floats  # log likelihood, forgetting, shape (FILTERS,)
 
@@ -71,18 +79,18 @@ class TrendState:
         moved = [[1.0, 2.0 * reach, reach * reach], [0.0, fade, fade * reach], [0.0, 0.0, fade * fade]]
         shocked = [[gap, gap**3 / 3.0], [0.0, 0.5 * gap * gap], [0.0, gap]]
         before = np.array(moved) @ self.covariance + np.array(shocked) @ _SHOCKS
-        kept = math.exp(-FORGETTING * gap)
+        kept = np.exp(-gap * NOISE_FORGETTING)
         freedom, squares = self.freedom * kept, self.squares * kept
         spread = before[0] + 1.0
-        scale = np.sqrt(np.maximum(squares, least_variance * freedom) * spread) * (1.0 / math.sqrt(freedom))
+        scale = np.sqrt(np.maximum(squares / freedom, least_variance) * spread)
         surprise = np.minimum(np.maximum(value - mean[0], -DOWNWARD * scale), UPWARD * scale)
         square = surprise * surprise / spread
         half = 0.5 * (freedom + 1.0)
         self.squares = squares + square
-        constant = math.lgamma(half) - math.lgamma(0.5 * freedom)
+        constant = np.array([math.lgamma(f + 0.5) - math.lgamma(f) for f in (half[:PACES] - 0.5).tolist()])
         # Student's t; log(squares) is split so that two logarithms do
         likelihood = (half - 0.5) * np.log(squares) - half * np.log(self.squares) - 0.5 * np.log(spread)
-        self.evidence = kept * self.evidence + (likelihood + constant)
+        self.evidence = math.exp(-FORGETTING * gap) * self.evidence + likelihood + np.tile(constant, FILTERS // PACES)
         gain = before[:2] / spread
         self.mean = mean + gain * surprise
         before[2] -= gain[1] * before[1]
@@ -171,4 +179,5 @@ def _remembered(times: Floats, logs: Floats, least: float) -> tuple[TrendState, 
     guess = 0.5 * float(np.diff(first).std()) + 1e-4
     covariance = np.repeat([[1.0], [0.0], [FIRST_SLOPE**2]], FILTERS, axis=1)
     mean = np.repeat([[float(logs[0])], [0.0]], FILTERS, axis=1)
-    return TrendState(mean, covariance, 2.0, np.full(FILTERS, 2.0 * guess**2), np.zeros(FILTERS)), 1
+    freedom = np.full(FILTERS, FIRST_FREEDOM)
+    return TrendState(mean, covariance, freedom, freedom * guess**2, np.zeros(FILTERS)), 1
