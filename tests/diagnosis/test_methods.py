@@ -17,7 +17,7 @@ from sightline.diagnosis.onset import locate_onset
 from sightline.diagnosis.paired import compare, rise_over_rows
 from sightline.diagnosis.rise import FEWEST, MARGIN, alarm_level, log_e_value, log_normal_cdf
 from sightline.diagnosis.series import EvalSeries, block_means
-from sightline.diagnosis.trend import follow_trend
+from sightline.diagnosis.trend import NOISE_FORGETTING, follow_trend
 from sightline.runs import Curve, ExampleLosses, Phase, Status
 from tests.diagnosis.courses import falling, learnt, noisy, run_of, turning, with_rows
 
@@ -211,3 +211,14 @@ def test_blocks_end_at_the_last_value():
     means, size = block_means(np.arange(7.0), 3)
     assert size == 3
     np.testing.assert_allclose(means, [2.0, 5.0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_that_has_fallen_is_forgotten_sooner(seed):
+    """Where it falls a hundredfold the filters that forget fast count; where it stays the others count more than there."""
+    shares = []
+    for late in (0.002, 0.2):
+        noise = np.repeat([0.2, late], 50) * np.random.default_rng(seed).standard_normal(100)
+        trend = follow_trend(EvalSeries.of(run_of(falling(100) * np.exp(noise))))
+        shares.append(float(trend.state.weights[NOISE_FORGETTING.max() == NOISE_FORGETTING].sum()))
+    assert shares[0] > 0.99 and shares[1] < 0.9

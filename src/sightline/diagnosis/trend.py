@@ -36,9 +36,7 @@ LEVEL_SHOCKS, SLOPE_SHOCKS, NOISE_FORGETTING = (  # neighbours differ in forgett
 )
 _SHOCKS: Floats = np.stack([LEVEL_SHOCKS, SLOPE_SHOCKS])
 FILTERS = LEVEL_SHOCKS.size
-FORGETTING = (
-    3.0  # of the weights, per unit of log time: what was predicted in the first 70 % of the steps counts a third
-)
+FORGETTING = 3.0  # of the weights: what was predicted before 70 % of the steps so far counts for less than a third
 FIRST_FREEDOM = 2.0  # what is believed of the noise beforehand is worth so many evaluations
 FIRST_SLOPE = 100.0  # standard deviation of the first slope, in noises per unit of log time: not known
 UPWARD, DOWNWARD = 3.0, 10.0  # surprises beyond so many standard deviations are pulled in
