@@ -138,6 +138,7 @@ CASES: dict[str, tuple[Run, Run]] = {
         run_of(EVALS, evaluations=tuple(
             replace(e, reported_loss=1.0001 * e.eval_loss) for e in with_rows(USUAL, 40, 0.1).evaluations)),
     ),
+    "few_validation_rows": (with_rows(USUAL, 1, 0.1), with_rows(USUAL, 16, 0.1)),
     "rows_added": (
         run_of(EVALS, evaluations=tuple(
             replace(e, losses=e.losses.first(10)) if e.step < 100 else replace(e, measured_loss=1.1 * e.eval_loss)

@@ -15,7 +15,14 @@ from sightline.diagnosis.gap import meaningless_gap, multiplied_by_accumulation,
 from sightline.diagnosis.learning import memorised, not_learning, staircase
 from sightline.diagnosis.phases import judge_curve
 from sightline.diagnosis.series import EvalSeries
-from sightline.diagnosis.setup import learning_rate, resumed, row_weighted_evaluation, rows_added, unsaved_best
+from sightline.diagnosis.setup import (
+    few_rows,
+    learning_rate,
+    resumed,
+    row_weighted_evaluation,
+    rows_added,
+    unsaved_best,
+)
 from sightline.diagnosis.spikes import gradient_explosions, loss_spikes
 from sightline.runs import Diagnosis, Finding, Phase, Run, Severity
 
@@ -32,6 +39,7 @@ TESTS: tuple[Callable[[Context], Finding | None], ...] = (
     evaluation_cadence,
     logging_rarer_than_evaluation,
     row_weighted_evaluation,
+    few_rows,
     rows_added,
     unsaved_best,
     resumed,
@@ -49,6 +57,7 @@ SILENCED_BY: Mapping[str, frozenset[str]] = {
     "validation_below_training": frozenset({"broken", "loss_times_accumulation"}),
     "small_gap": frozenset({"broken", "not_learning", "evaluation_unchanged"}),
     "staircase": frozenset({"broken"}),
+    "few_validation_rows": frozenset({"validation_set_small"}),
     # nothing has stood still that was never moved
     "plateau": frozenset({"not_learning", "learning_rate_zero"}),
 }

@@ -9,10 +9,15 @@ import numpy as np
 from sightline.diagnosis.context import Context, note, percent, plural
 from sightline.diagnosis.learning import MEMORISED
 from sightline.diagnosis.median import median
+from sightline.diagnosis.paired import Z95
 from sightline.runs import Finding, Severity, Status
 
 ZERO_SHARE = 0.1
 EARLY = 0.03  # share of the run in which a first jump belongs to a missing warm-up
+SPREAD = (
+    0.10  # standard deviation over rows of a change of the loss, over the loss, where `sightline check` has no better
+)
+FEW_ROWS = 16  # with that spread fewer leave changes of 5 % to chance
 APART = 0.005  # relative difference of two ways of averaging that is worth a word
 
 
@@ -76,6 +81,21 @@ def row_weighted_evaluation(context: Context) -> Finding | None:
         "changes with per_device_eval_batch_size; this verdict uses the exact one"
     )
     return note("eval_loss_by_rows", Severity.INFO, message, difference=share)
+
+
+def few_rows(context: Context) -> Finding | None:
+    """Find a validation loss that rests on so few rows that it says little of others."""
+    scored = [len(e.losses.loss_sums) for e in context.run.evaluations if e.losses is not None]
+    if not scored or scored[-1] >= FEW_ROWS:
+        return None
+    rows = scored[-1]
+    visible = Z95 * SPREAD / math.sqrt(rows)
+    message = (
+        f"the validation loss is that of {plural(rows, 'row')}: another choice of rows could move a change of it by about "
+        f"{percent(visible)} (with a usual spread over rows), so what is said here may not hold on others; give more "
+        "validation rows"
+    )
+    return note("few_validation_rows", Severity.WARNING, message, rows=rows, visible_change=visible)
 
 
 def rows_added(context: Context) -> Finding | None:

@@ -11,6 +11,9 @@ from sightline.training.ranks import Ranks
 from sightline.training.spacing import FEWEST, fewest_left, next_evaluation
 from sightline.training.spending import FREE_S, Spending
 
+CLEARLY_ABOVE = 1.05
+"""A share this many times what was asked for is told and explained: it can be kept to up to a part of an evaluation."""
+
 
 class EvaluationBudget(TrainerCallback):  # type: ignore[misc]
     """Decides at which steps a run is evaluated: as planned where there is time for it, evenly spread where there is not.
@@ -78,10 +81,11 @@ class EvaluationBudget(TrainerCallback):  # type: ignore[misc]
             return
         self._looked_ahead = True
         fewest = fewest_left(self.spending.last_step, self.spending.total_steps)
-        if self.spending.affordable(self.share, step) < fewest:
+        expected = self.spending.share_with(fewest, step)
+        if self.spending.affordable(self.share, step) < fewest and expected > CLEARLY_ABOVE * self.share:
             self.tell(
                 f"a run has {FEWEST} evaluations at least: this one is so short that they will take about "
-                f"{self.spending.share_with(fewest, step):.0%} of its time, not {self.share:.0%} as eval_time_budget "
+                f"{expected:.0%} of its time, not {self.share:.0%} as eval_time_budget "
                 "asks; give eval_steps to choose yourself"
             )
 

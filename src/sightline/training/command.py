@@ -19,7 +19,7 @@ from sightline.evaluation import EvalSet, train_probe
 from sightline.journal import Masker, Recorder
 from sightline.runs import Action, Status
 from sightline.training.best import restore_best
-from sightline.training.budget import EvaluationBudget, why_above
+from sightline.training.budget import CLEARLY_ABOVE, EvaluationBudget, why_above
 from sightline.training.callback import SightlineCallback
 from sightline.training.changes import changes
 from sightline.training.continuation import Continuation
@@ -43,9 +43,6 @@ from sightline.training.validation import Validation
 
 OWN_SAVING_KEYS = {"save_strategy", "save_steps", "saves_per_epoch", "save_total_limit", "load_best_model_at_end"}
 """Who gives one of these says when to save; Sightline then removes checkpoints only beyond a ``save_total_limit``."""
-
-CLEARLY_ABOVE = 1.05
-"""Evaluations that took this many times their share are explained: it is kept to up to a part of one of them."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -45,5 +45,6 @@ def next_evaluation(step: int, last_step: int, total_steps: int, *, interval: in
     """
     left = total_steps - last_step
     evaluations = max(affordable, fewest_left(last_step, total_steps))
-    due = max(step, last_step + max(interval, round(left / evaluations)))
-    return due if due + interval <= total_steps else total_steps
+    gap = max(interval, round(left / evaluations))
+    due = max(step, last_step + gap)  # time that has turned up late comes too late where the end is near
+    return due if due + max(interval, gap // 2) <= total_steps else total_steps

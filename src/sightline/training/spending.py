@@ -29,6 +29,8 @@ RECENT = 7
 """Last steps whose median tells how quick steps are now: three slow ones among them do not show."""
 PACES = 8.0
 """Most that a cost is scaled by where steps are quicker or slower than when it was taken: other work slows both alike."""
+KEPT_BACK = 0.5
+"""Part of an evaluation that is not given away: the last ones may turn out dearer."""
 NUMBERS = ("spent_s", "next_s", "closing_s", "pace_s")
 """What a checkpoint keeps, besides the step of the last evaluation and the time that has passed."""
 
@@ -103,7 +105,7 @@ class Spending:
         each_s = self.next_s * pace
         if share >= 1.0 or each_s <= 0:
             return self.total_steps
-        return max(0, int((self.left_s(share, step) - self.closing_s * pace) / each_s))
+        return max(0, int((self.left_s(share, step) - self.closing_s * pace) / each_s - KEPT_BACK))
 
     def share_with(self, evaluations: int, step: int) -> float:
         """Return the share in the end with so many more evaluations."""

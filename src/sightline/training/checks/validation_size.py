@@ -43,10 +43,10 @@ def check_validation_size(context: CheckContext) -> Iterator[Finding]:
     if len(rows) >= needed:
         return
     visible = Z * spread / math.sqrt(len(rows))
+    shows = f"{plural(len(rows), 'validation row')} {'shows' if len(rows) == 1 else 'show'}"
     message = (
-        f"{plural(len(rows), 'validation row')} show a change of the loss of about {visible:.1%} or more; to see 1 % "
-        f"takes about {needed:,} ({basis}): small turns will be told late; give more validation rows (eval_size) if "
-        "you have them"
+        f"{shows} a change of the loss of about {visible:.1%} or more; to see 1 % takes about {needed:,} ({basis}): "
+        "small turns will be told late; give more validation rows (eval_size) if you have them"
     )
     severity = Severity.WARNING if visible > 5 * CHANGE else Severity.INFO
     evidence = {
