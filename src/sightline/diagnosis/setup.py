@@ -9,7 +9,7 @@ import numpy as np
 from sightline.diagnosis.context import Context, note, percent, plural
 from sightline.diagnosis.learning import MEMORISED
 from sightline.diagnosis.median import median
-from sightline.diagnosis.paired import Z95
+from sightline.diagnosis.noise import Z95
 from sightline.runs import Finding, Severity, Status
 
 ZERO_SHARE = 0.1

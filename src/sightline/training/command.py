@@ -29,7 +29,7 @@ from sightline.training.facts import run_facts
 from sightline.training.interrupts import Interrupts
 from sightline.training.judging import KEPT_FOR_GOLD, Judging, room_for_judging
 from sightline.training.keeping import KeepBest, Rotation
-from sightline.training.model import load_model
+from sightline.training.model import load_model, refuse_broken_weights
 from sightline.training.output_folder import claim_output_folder, clear_output_folder
 from sightline.training.planner import Planner
 from sightline.training.prepare import Prepared, prepare
@@ -232,6 +232,7 @@ def _make_trainer(prepared: Prepared, watcher: SightlineCallback, interrupts: In
     recipe = prepared.recipe
     set_seed(recipe.seed)
     model, peft_config = load_model(recipe, prepared.hardware)
+    refuse_broken_weights(model, recipe.model_name_or_path)
     arguments = prepared.sft_arguments()
     callbacks = [watcher]
     limit = arguments.pop("save_total_limit", None)  # the Trainer's rotation deletes folders it never wrote

@@ -33,7 +33,7 @@ def load_model(recipe: Recipe, hardware: Hardware) -> tuple[Any, Any]:
     Raises
     ------
     ModelError
-        If it cannot be loaded, or weights of it are no numbers.
+        If it cannot be loaded.
     """
     folder = local_folder(recipe.model_name_or_path)
     source = str(folder or recipe.model_name_or_path)
@@ -51,7 +51,6 @@ def load_model(recipe: Recipe, hardware: Hardware) -> tuple[Any, Any]:
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
             + f", which {type(model).__name__} would make at random; give a causal language model"
         )
-    _refuse_broken_weights(model, recipe.model_name_or_path)
     lora = recipe.lora_arguments()
     if lora is None:
         return model, None
@@ -60,8 +59,14 @@ def load_model(recipe: Recipe, hardware: Hardware) -> tuple[Any, Any]:
     return model, LoraConfig(**lora)
 
 
-def _refuse_broken_weights(model: torch.nn.Module, name: str) -> None:
-    """Refuse weights that hold NaN or infinity: every loss of theirs would be no number."""
+def refuse_broken_weights(model: torch.nn.Module, name: str) -> None:
+    """Refuse to train weights that hold NaN or infinity: every loss of theirs would be no number.
+
+    Raises
+    ------
+    ModelError
+        With the first tensor of them, and what to do.
+    """
     broken = {key: weight for key, weight in model.named_parameters() if not _is_finite(weight)}
     if broken:
         key, weight = next(iter(broken.items()))
