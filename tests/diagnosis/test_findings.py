@@ -83,6 +83,10 @@ CASES: dict[str, tuple[Run, Run]] = {
         run_of(changed(EVALS, [10, 11], NAN), TRAIN),
     ),
     "evaluation_gap": (after_a_gap(60), after_a_gap(2)),
+    "solved_or_leaked": (
+        run_of(2.0 * np.exp(-0.4 * np.arange(1, N + 1)), TRAIN),
+        run_of(1e-4 * EVALS, 1e-4 * TRAIN),  # a loss of another unit
+    ),
     "evaluation_unchanged": (run_of(np.full(N, 2.0), TRAIN), run_of(np.full(N, 2.0), TRAIN[::-1])),
     "zero_loss": (zeros_after(0.9), zeros_after(1e-4)),
     "loss_blown_up": (
@@ -384,3 +388,42 @@ def test_a_best_step_that_may_yet_be_saved_is_not_called_unsaved():
     assert "best_not_saved" not in kinds(diagnose(live(now)))
     assert "best_not_saved" in kinds(diagnose(live(after)))
     assert "best_not_saved" in kinds(diagnose(replace(now, status=Status.FINISHED)))
+
+
+@pytest.mark.parametrize("factor", [4, 16])
+def test_a_summed_loss_is_told_by_its_ratio_where_the_setting_is_not_logged(factor):
+    """A steady factor; one that wanders, or a run that accumulates nothing, has other reasons."""
+    summed = factor * noisy(0.9 * falling(LINES), 0.02)
+    told = diagnose(run_of(EVALS, summed))
+    assert "loss_times_accumulation" in kinds(told) and "validation_below_training" not in kinds(told)
+    wandering = summed * np.linspace(1.8, 0.6, LINES)
+    for other in (run_of(EVALS, wandering), run_of(EVALS, summed, config={"gradient_accumulation_steps": 1})):
+        found = diagnose(other)
+        assert "loss_times_accumulation" not in kinds(found) and "validation_below_training" in kinds(found)
+
+
+def test_the_reasons_of_a_validation_loss_below_name_weighting():
+    """And it is said of the later half, which is what was compared."""
+    found = {f.kind: f.message for f in diagnose(run_of(EVALS, 1.4 * noisy(falling(LINES), 0.02))).findings}
+    assert "weighed" in found["validation_below_training"] and "throughout" not in found["validation_below_training"]
+
+
+@pytest.mark.parametrize("training", ["rises", "falls"])
+def test_a_run_that_never_came_near_its_first_evaluation_is_told_that_training_harms(training):
+    """Not that it is too noisy to say."""
+    losses = [2.553, 3.615, 3.491, 3.195, 3.959, 3.984, 3.72, 4.457, 4.003, 4.172, 3.639, 3.682, 3.934, 3.546, 3.453]
+    train = [1.24, 2.03, 2.16, 1.98, 1.79] if training == "rises" else [2.2, 1.9, 1.6, 1.4, 1.2]
+    found = [f for f in diagnose(run_of(losses, train)).findings if f.kind in ("above_best", "overfitting")]
+    assert len(found) == 1 and "keep step 20" in found[0].message and "learning rate" in found[0].message
+
+
+def test_a_lucky_first_evaluation_is_no_harm():
+    """It lies no further from the others than one of them may."""
+    said = [kinds(diagnose(run_of(noisy(np.full(12, 2.0), 0.02, seed), TRAIN))) for seed in range(40)]
+    assert sum("above_best" in each for each in said) <= 2
+
+
+def test_a_loss_that_doubles_far_below_where_it_began_is_not_broken():
+    """It fell from 0.8 to 0.14 at once, and stands at 0.3 for a while."""
+    loss = np.concatenate(([0.83, 0.3], np.full(20, 0.14), np.full(20, 0.3)))
+    assert diagnose(run_of(EVALS[:10], noisy(loss, 0.03))).phase is not Phase.DIVERGED

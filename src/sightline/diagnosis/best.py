@@ -6,6 +6,7 @@ import numpy as np
 
 from sightline.diagnosis.noise import Noise
 from sightline.diagnosis.paired import equivalent_to_best
+from sightline.diagnosis.rise import FEWEST_LIVE
 from sightline.diagnosis.series import EvalSeries
 from sightline.runs import Best
 
@@ -56,7 +57,7 @@ def before_the_rise(series: EvalSeries, best: Best, noise: Noise, turned_by: int
         Of one evaluation.
     turned_by : int or None
         Step by which it had turned for sure; None where the turn is not known: then the rise begins where the loss
-        first stands above the best by the noise of one evaluation.
+        first stands above the best by the noise of one evaluation, and the evaluations that were compared are in it.
 
     Returns
     -------
@@ -65,6 +66,8 @@ def before_the_rise(series: EvalSeries, best: Best, noise: Noise, turned_by: int
     if turned_by is None:
         after = series.logs[series.at_best :]
         left = np.flatnonzero(after - after[0] > noise.sd)
-        turned_by = int(series.steps[series.at_best + int(left[0]) - 1]) if left.size else int(series.steps[-1])
+        first = series.at_best + int(left[0]) if left.size else len(series)
+        compared = 3 if len(series) >= FEWEST_LIVE else 2  # by the height of a rise
+        turned_by = int(series.steps[max(min(first, len(series) - compared) - 1, 0)])
     end = max(turned_by, best.step)
     return Best(best.step, best.eval_loss, tuple(step for step in best.equivalent_steps if step <= end))

@@ -188,7 +188,8 @@ def _blown_up(context: Context) -> Finding | None:
     blocks = curve.values[len(curve) % size :].reshape(-1, size)
     levels = median(blocks)
     best, last = float(levels.min()), float(levels[-1])
-    gained = max(float(levels[0]) - best, 0.5 * best)
+    began = max(float(levels[0]), float(curve.values[:LAST].max()))  # a steep start is over within a block
+    gained = max(began - best, 0.5 * best)
     ceiling = best + max(LOST * gained, 6.0 * rough_noise(curve.values))
     ended = curve.values[-max(2 * LAST, len(curve) // 10) :]
     if gained <= 0.0 or float(ended.min()) < ceiling:

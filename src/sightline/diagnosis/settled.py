@@ -17,6 +17,11 @@ from sightline.runs import Finding, Phase, Severity
 
 SURE_ENOUGH = 0.5
 """A phase less likely than this is not named."""
+FEWEST_AFTER = 4
+"""Evaluations after the first that tell how far one more would lie from them."""
+NOTHING_LEFT = 1e-3
+"""Nats per token: a validation loss that leaves nothing to gain, where it has fallen to it from far above."""
+FELL_TO_NOTHING = 500.0
 GAP, GAP_SHARE = 3.0, 0.25
 """How many times the largest gap before, and what share of the run, the last gap between evaluations may be."""
 
@@ -25,6 +30,9 @@ def without_rise(
     context: Context, evidence: Evidence, worthwhile_gain: float
 ) -> tuple[Phase, float | None, list[Finding]]:
     """No rise that counts: still falling, or settled."""
+    early = _never_below_the_first(context, evidence, worthwhile_gain) or _solved(context)
+    if early is not None:
+        return Phase.UNDECIDED, None, [early]
     falling = evidence.forecast.near_chance
     rise = evidence.rise
     slight = rise is not None and rise.height <= worthwhile_gain
@@ -58,6 +66,49 @@ def without_rise(
         return Phase.UNDECIDED, None, [alone]
     still = plateau(context, evidence.forecast, evidence.noise, worthwhile_gain)
     return Phase.HEALTHY, healthy, [] if still is None else [still]
+
+
+def _never_below_the_first(context: Context, evidence: Evidence, worthwhile_gain: float) -> Finding | None:
+    """Find a first evaluation that no later one comes near: what was trained after it has done harm.
+
+    It is compared with what one more draw from the later ones could be (a prediction interval, Student's t, 99 %).
+    """
+    series = context.series
+    later = series.logs[1:]
+    if series.at_best or later.size < FEWEST_AFTER or evidence.forecast.warming_up:
+        return None
+    above = float(later.mean() - series.logs[0])
+    spread = max(float(later.std(ddof=1)), series.rounding) * math.sqrt(1.0 + 1.0 / later.size)
+    if above <= max(student99(later.size - 1.0) * spread, worthwhile_gain):
+        return None
+    first, last = int(series.steps[0]), int(series.steps[-1])
+    direction = training_direction(context.memorising, first)
+    meanwhile = {"rises": ", and the training loss rose too", "falls": ", while the training loss falls"}.get(
+        direction or "", ""
+    )
+    share = math.expm1(min(above, 700.0))
+    message = (
+        f"no evaluation came near the first ({float(series.losses[0]):.4g} at step {first}): the {later.size} after it stand "
+        f"{percent(share)} above it on average{meanwhile}; what was trained since does harm: keep step {first}, and lower the "
+        "learning rate or lengthen the warm-up"
+    )
+    return note("above_best", Severity.WARNING, message, (first, last), rise=share, noise=evidence.noise.sd)
+
+
+def _solved(context: Context) -> Finding | None:
+    """Find a validation loss of which nothing is left: the task is solved, or its rows have leaked into the training."""
+    series, train = context.series, context.train
+    last = float(series.losses[-1])
+    first = max(float(series.losses[0]), float(train.values[0]) if len(train) else 0.0)
+    if last >= NOTHING_LEFT or first < FELL_TO_NOTHING * last:
+        return None
+    since = int(series.steps[np.flatnonzero(series.losses < NOTHING_LEFT)[0]])
+    message = (
+        f"the validation loss is {last:.2g}, and the losses began at {first:.4g}: next to nothing is left to learn; either the "
+        "task is solved, and more steps are not worth their time, or validation rows are among the training rows, or their "
+        "labels are not what they should be: check that before you trust it (sightline check)"
+    )
+    return note("solved_or_leaked", Severity.WARNING, message, (since, int(series.steps[-1])), last=last)
 
 
 def _rests_on_one(context: Context) -> Finding | None:
@@ -114,3 +165,10 @@ def _stands_above(series: EvalSeries) -> float:
     """How far the evaluations after the best lie above it on average, in logarithms; 0.0 where there is only one."""
     after = series.logs[series.at_best + 1 :]
     return float(after.mean() - series.logs.min()) if after.size > 1 else 0.0
+
+
+def student99(freedom: float) -> float:
+    """99 % quantile of Student's t, by the Cornish-Fisher expansion; within 2 % from 3 degrees of freedom on."""
+    z, v = 2.326348, freedom
+    widened = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    return widened + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)

@@ -45,6 +45,10 @@ _UNDECIDED: dict[str, tuple[str, str]] = {
         "one evaluation after a gap",
         "Only one evaluation tells how the later part of the run went.",
     ),
+    "solved_or_leaked": (
+        "solved, or leaked",
+        "Next to nothing is left of the validation loss: the task is solved, or its rows are among the training rows.",
+    ),
     "evaluation_unchanged": (
         "the evaluation does not move",
         "The validation loss is the same again and again while the model learns: it says nothing of the model.",
@@ -166,7 +170,9 @@ def last_sentence(verdict: Verdict) -> str | None:
     if value != value or abs(value) == float("inf"):
         return f"No: the last evaluation ({name} {step}) is {number_text(value)}."
     if step in best.equivalent_steps:
-        return f"Yes: {name} {step} cannot be told apart from the best by more than the noise."
+        noise = verdict.diagnosis.noise
+        known = "" if not noise or noise < 1e-4 else f" with a noise of {100.0 * noise:.2g} % an evaluation"
+        return f"Yes: {name} {step} cannot be told apart from the best{known}."
     above = value - best.eval_loss
     share = f" ({percent(above / best.eval_loss)})" if best.eval_loss > 0 else ""
     return f"No: {name} {step} is {number_text(above, 3)}{share} above the best."
