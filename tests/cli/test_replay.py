@@ -23,7 +23,16 @@ def test_the_document_has_every_evaluation(turned):
     done = sightline("replay", turned, "--json")
     document = json.loads(done.stdout)
     assert done.returncode == 0
-    assert set(document) == {"sightline", "path", "evals", "stop_step", "best_step", "regret", "spent_fraction"}
+    assert set(document) == {
+        "sightline",
+        "path",
+        "evals",
+        "stop_step",
+        "judged_by",
+        "best_step",
+        "regret",
+        "spent_fraction",
+    }
     assert [entry["eval_loss"] for entry in document["evals"]] == list(EVALS)
     assert [entry["step"] for entry in document["evals"]] == list(range(100, 1501, 100))
     assert document["best_step"] == 600 and document["regret"] == 0.0

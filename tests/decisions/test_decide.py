@@ -99,6 +99,23 @@ def disagreeing(**evidence: float | str | None) -> Diagnosis:
     return judged(Phase.HEALTHY, LITTLE, Finding("score_disagrees", Severity.WARNING, "m", evidence=told))
 
 
+@pytest.mark.parametrize(
+    ("chance", "limit", "said"),
+    [(0.03, 0.05, "3 %"), (0.049, 0.05, "4.9 %"), (0.0498, 0.05, "just under 5 %"), (0.001, 0.05, "under 1 %")],
+)
+def test_a_chance_below_a_limit_does_not_read_like_it(chance, limit, said):
+    """Rounded to the same number the sentence would contradict itself."""
+    why = decide(GOING, judged(Phase.HEALTHY, replace(LITTLE, chance=chance)), Policy(worthwhile_chance=limit)).why
+    assert f"has a chance of {said}, below the 5 %" in why and "more than 1.0 % below that of step 100" in why
+
+
+def test_a_run_that_ended_in_its_warm_up_is_not_told_how_it_goes_on():
+    """There is no going on."""
+    ended = replace(GOING, status=Status.FINISHED)
+    why = decide(ended, judged(Phase.HEALTHY, replace(LITTLE, warming_up=True)), Policy()).why
+    assert "goes on" not in why and "has ended" in why
+
+
 def test_the_score_decides_which_step_is_kept():
     """Where it disagrees with the loss, its best step is kept; with too few scores to look ahead the run goes on."""
     assert step_to_keep(disagreeing()) == 300

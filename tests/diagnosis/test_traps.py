@@ -103,6 +103,9 @@ def test_a_rising_score_decides_against_a_rising_loss():
     verdict = judge_run(live(run_of(noisy(turning(40), 0.005), learnt(160), curves={"eval_exact_match": score})))
     assert verdict.decision.action is Action.CONTINUE
     assert verdict.decision.keep_step == 800
+    replayed = replay(verdict.run)
+    assert (replayed.judged_by, replayed.best_step, replayed.kept_step) == ("eval_exact_match", 800, 800)
+    assert replayed.regret == 0.0
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1000.0])

@@ -29,6 +29,7 @@ def document(n: int = 15, stop_at: int | None = 10):
         "path": "outputs/text\x1b[31mbook",
         "evals": evals,
         "stop_step": None if stop_at is None else 100 * stop_at,
+        "judged_by": "eval_loss",
         "best_step": 600,
         "regret": 0.0 if stop_at else None,
         "spent_fraction": None if stop_at is None else stop_at / n,

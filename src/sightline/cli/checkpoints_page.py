@@ -13,8 +13,9 @@ from sightline.checkpoints.forecast import DiskForecast, forecast_disk
 from sightline.checkpoints.listing import Listed, Listing
 from sightline.checkpoints.prune import Pruning
 from sightline.checkpoints.verify import Verification
+from sightline.diagnosis.context import portion
 from sightline.terminal.layout import columns, fit, for_terminal, words_width, wrap
-from sightline.terminal.text import Glyphs, number_text, percent, printable, size_text, steps_text
+from sightline.terminal.text import Glyphs, number_text, printable, size_text, steps_text
 
 MOST_TENSORS = 20
 _BASIS = {
@@ -88,7 +89,7 @@ def diff_page(difference: WeightDifference, *, width: int, glyphs: Glyphs) -> li
                 (shape, "dim"),
                 (moved, "bold"),
                 (number_text(change.largest, 3), ""),
-                (percent(change.share_changed), ""),
+                (portion(change.share_changed), ""),
             ]
         )
     lines = [Text(fit(title, room), style="bold"), Text(), *columns(rows, "llrrr", flexible=0, width=room), Text()]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from sightline.decisions.policy import Policy
-from sightline.diagnosis.context import percent
-from sightline.runs import Action, Decision, Diagnosis, Finding, Forecast, Phase, Run, Status
+from sightline.diagnosis.context import percent, portion
+from sightline.runs import Action, Best, Decision, Diagnosis, Finding, Forecast, Phase, Run, Status
 from sightline.runs.gold import Choice
 
 
@@ -37,10 +39,15 @@ def decide(run: Run, diagnosis: Diagnosis, policy: Policy) -> Decision:
 
 def step_to_keep(diagnosis: Diagnosis) -> int | None:
     """Return the step whose weights are best: by the task score where it disagrees with the loss."""
-    score = _finding(diagnosis, "score_disagrees")
+    score = deciding_score(diagnosis)
     if score is not None and isinstance(step := score.evidence.get("best_score_step"), int):
         return step
     return None if diagnosis.best is None else diagnosis.best.step
+
+
+def deciding_score(diagnosis: Diagnosis) -> Finding | None:
+    """Return the finding that a task score disagrees with the loss and decides, None where the loss does."""
+    return next((finding for finding in diagnosis.findings if finding.kind == "score_disagrees"), None)
 
 
 def gold_choice(run: Run) -> Choice | None:
@@ -60,34 +67,52 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
     forecast, best = diagnosis.forecast, diagnosis.best
     if diagnosis.phase is Phase.DIVERGED:
         return Action.STOP, f"the training broke: {diagnosis.findings[0].message}" if diagnosis.findings else "it broke"
-    score = _finding(diagnosis, "score_disagrees")
+    score = deciding_score(diagnosis)
     if score is not None:
         return _by_score(run, score, policy)
     if forecast is None or best is None:
         return Action.CONTINUE, "too little is known to stop"
+    if run.has_ended:
+        return _look_back(diagnosis, forecast, best)
     if forecast.warming_up:
         return (
             Action.CONTINUE,
             "the learning rate has only just warmed up, so the run so far does not tell how it goes on",
         )
-    if _has_ended(run):
-        return _look_back(diagnosis, forecast)
-    hope = (
-        f"a better checkpoint than step {best.step} in the rest of the run has a chance of {percent(forecast.chance)}"
-    )
+    hope = _hope(forecast, best, policy)
     over = _is_over(forecast.chance, forecast.expected_gain, policy)
     if diagnosis.phase is Phase.OVERFITTING:
         action, joined = (Action.STOP, "and") if over else (Action.CONTINUE, "but")
         return action, f"the validation loss has risen since about step {_since(diagnosis)}, {joined} {hope}"
     if over:
         falls = "the validation loss still falls, but too slowly: " if diagnosis.phase is Phase.UNDERFITTING else ""
-        return Action.STOP, f"{falls}{hope}, below the {percent(policy.worthwhile_chance)} worth going on for"
+        return Action.STOP, f"{falls}{hope}, below the {portion(policy.worthwhile_chance)} worth going on for"
     if forecast.chance < policy.worthwhile_chance:
-        return (
-            Action.CONTINUE,
-            f"{hope}, but then by much ({percent(forecast.expected_gain)} on average over all that may come)",
+        return Action.CONTINUE, (
+            f"{hope}; that is little, but what may come is worth {percent(forecast.expected_gain)} on average, more than "
+            f"the {percent(policy.worthwhile_gain)} that matters"
         )
     return Action.CONTINUE, hope
+
+
+def _hope(forecast: Forecast, best: Best, policy: Policy) -> str:
+    """Say how likely a better checkpoint is, and what counts as better: by the noise, and by what matters."""
+    if forecast.chance == 0.0:
+        return f"nothing is left of the run in which {_better(forecast, best)} could come"
+    chance = _against(forecast.chance, policy.worthwhile_chance)
+    return f"in the rest of the run {_better(forecast, best)} has a chance of {chance}"
+
+
+def _better(forecast: Forecast, best: Best) -> str:
+    return f"a loss more than {percent(-math.expm1(-forecast.band), 1)} below that of step {best.step}"
+
+
+def _against(chance: float, limit: float) -> str:
+    """Write a chance with as many digits as tell it from the limit it is held against."""
+    if portion(chance) != portion(limit) or chance >= limit:
+        return portion(chance)
+    exact = f"{100.0 * chance:.1f}"
+    return f"{exact} %" if float(exact) < 100.0 * limit else f"just under {portion(limit)}"
 
 
 def _is_over(chance: float, expected_gain: float, policy: Policy) -> bool:
@@ -103,21 +128,26 @@ def _by_score(run: Run, score: Finding, policy: Policy) -> tuple[Action, str]:
     if not isinstance(chance, float) or not isinstance(gain, float) or not isinstance(near, float):
         return Action.CONTINUE, f"{rose}; there are too few scores to tell what is still to come"
     best = f"a better one than {told.get('best_score'):.4g} at step {told.get('best_score_step')}"
-    if _has_ended(run):
-        action, joined = (Action.CONTINUE, "train longer") if near >= 0.5 else (Action.STOP, "it had settled")
-        return action, f"{rose}: a quarter more steps would bring {best} with a chance of {percent(near)}; {joined}"
-    hope = f"{rose}: {best} in the rest of the run has a chance of {percent(chance)}"
+    if run.has_ended:
+        action = Action.CONTINUE if near >= 0.5 else Action.STOP
+        return action, f"{rose}: a quarter more steps would have brought {best} with a chance of {portion(near)}"
+    hope = f"{rose}: {best} in the rest of the run has a chance of {_against(chance, policy.worthwhile_chance)}"
     if _is_over(chance, gain, policy):
-        return Action.STOP, f"{hope}, below the {percent(policy.worthwhile_chance)} worth going on for"
+        return Action.STOP, f"{hope}, below the {portion(policy.worthwhile_chance)} worth going on for"
     return Action.CONTINUE, hope
 
 
-def _look_back(diagnosis: Diagnosis, forecast: Forecast) -> tuple[Action, str]:
+def _look_back(diagnosis: Diagnosis, forecast: Forecast, best: Best) -> tuple[Action, str]:
     """Say of a run that has ended whether more steps would have helped: of its plan nothing is left to hope for."""
+    if forecast.warming_up:
+        return Action.CONTINUE, (
+            "the run has ended when its learning rate had only just warmed up, which does not tell what more steps would "
+            "have brought"
+        )
     if diagnosis.phase is Phase.UNDERFITTING:
         return Action.CONTINUE, (
-            "the run has ended while its validation loss still fell: a quarter more steps would have brought a better "
-            f"checkpoint with a chance of {percent(forecast.near_chance)}; train longer"
+            f"the run has ended while its validation loss still fell: a quarter more steps would have brought "
+            f"{_better(forecast, best)} with a chance of {portion(forecast.near_chance)}"
         )
     if diagnosis.phase is Phase.OVERFITTING:
         return Action.STOP, f"the validation loss has risen since about step {_since(diagnosis)}"
@@ -126,16 +156,5 @@ def _look_back(diagnosis: Diagnosis, forecast: Forecast) -> tuple[Action, str]:
     return Action.STOP, "the run has ended, and nothing says that more steps would have helped"
 
 
-def _has_ended(run: Run) -> bool:
-    """Return whether the run is over, by its own word or by its plan."""
-    last = run.last_step
-    over = run.max_steps is not None and last is not None and last >= run.max_steps
-    return over or run.status in (Status.FINISHED, Status.STOPPED, Status.FAILED)
-
-
 def _since(diagnosis: Diagnosis) -> int | None:
     return None if diagnosis.onset is None else diagnosis.onset.step
-
-
-def _finding(diagnosis: Diagnosis, kind: str) -> Finding | None:
-    return next((finding for finding in diagnosis.findings if finding.kind == kind), None)

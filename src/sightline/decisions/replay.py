@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sightline.decisions.decide import deciding_score
 from sightline.decisions.policy import Policy
 from sightline.decisions.verdict import Verdict, judge_run, number
 from sightline.runs import Action, Curve, Phase, Run
@@ -28,6 +32,8 @@ class Replay:
 
     run: Run
     moments: tuple[Moment, ...]
+    judged_by: str
+    """Metric by which the best step and the regret are told: the validation loss, or the task score where it decides."""
 
     @property
     def stop(self) -> Moment | None:
@@ -43,17 +49,23 @@ class Replay:
 
     @property
     def best_step(self) -> int | None:
-        """Step of the lowest validation loss of the whole run."""
-        curve = _evaluated(self.run).finite()
-        return int(curve.steps[curve.values.argmin()]) if len(curve) else None
+        """Step of the best evaluation of the whole run."""
+        steps, lacks = self._lacking
+        return int(steps[lacks.argmin()]) if lacks.size else None
 
     @property
     def regret(self) -> float | None:
-        """Validation loss of the kept step less the lowest of the whole run."""
-        curve = _evaluated(self.run)
-        kept = None if self.kept_step is None else curve.at(self.kept_step)
+        """How much worse the kept step is than the best of the whole run, in units of ``judged_by``."""
+        steps, lacks = self._lacking
+        kept = lacks[steps == self.kept_step]
+        return float(kept[0] - lacks.min()) if kept.size else None
+
+    @property
+    def _lacking(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return steps and values of what is judged by, the lowest value the best."""
+        curve = _evaluated(self.run) if self.judged_by == self.run.eval_metric else self.run.curves[self.judged_by]
         finite = curve.finite()
-        return None if kept is None or not len(finite) else kept - float(finite.values.min())
+        return finite.steps, finite.values if self.judged_by == self.run.eval_metric else -finite.values
 
     @property
     def spent_fraction(self) -> float | None:
@@ -82,7 +94,8 @@ def replay(run: Run, policy: Policy | None = None) -> Replay:
     curve = _evaluated(run)
     for step, eval_loss in zip(curve.steps.tolist(), curve.values.tolist(), strict=True):
         moments.append(_moment(step, eval_loss, judge_run(run.until(step), policy)))
-    return Replay(run, tuple(moments))
+    score = deciding_score(judge_run(run, policy).diagnosis)
+    return Replay(run, tuple(moments), str(score.evidence["score"]) if score is not None else run.eval_metric)
 
 
 def replay_as_json(replayed: Replay) -> dict[str, Any]:
@@ -102,6 +115,7 @@ def replay_as_json(replayed: Replay) -> dict[str, Any]:
             for moment in replayed.moments
         ],
         "stop_step": None if stop is None else stop.step,
+        "judged_by": replayed.judged_by,
         "best_step": replayed.best_step,
         "regret": number(replayed.regret),
         "spent_fraction": number(replayed.spent_fraction),

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from sightline.diagnosis.series import EvalSeries
-from sightline.runs import Best, Curve, Finding, Run, Severity, Status
+from sightline.runs import Best, Curve, Finding, Run, Severity
 
 EMPTY = Curve.of([], [])
 
@@ -50,9 +50,7 @@ class Context:
     @property
     def ended(self) -> bool:
         """Whether the run is over, by its own word or by its plan."""
-        last, planned = self.run.last_step, self.run.max_steps
-        over = planned is not None and last is not None and last >= planned
-        return over or self.run.status in (Status.FINISHED, Status.STOPPED, Status.FAILED)
+        return self.run.has_ended
 
     @cached_property
     def steps_per_epoch(self) -> float | None:
@@ -96,8 +94,23 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def portion(share: float) -> str:
+    """Return a probability or a part of a whole in percent; never 0 % or 100 % for what is neither.
+
+    Examples
+    --------
+    >>> [portion(x) for x in (0.0, 0.001, 0.984, 0.9999, 1.0)]
+    ['0 %', 'under 1 %', '98 %', 'over 99 %', '100 %']
+    """
+    if 0.0 < share < 0.005:
+        return "under 1 %"
+    if 0.995 <= share < 1.0:
+        return "over 99 %"
+    return f"{100.0 * share:.0f} %"
+
+
 def percent(share: float, places: int = 0) -> str:
-    """Return a share in percent: 0.043 is 4 %; a small one keeps the digit that matters, 0.003 is 0.3 %.
+    """Return a change in percent, of any size: 0.043 is 4 %; a small one keeps the digit that matters, 0.003 is 0.3 %.
 
     Examples
     --------

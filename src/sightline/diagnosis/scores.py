@@ -130,15 +130,16 @@ def _errors(scores: Floats) -> Floats:
 
 def task_score(context: Context) -> str | None:
     """Name of the curve that scores the task on rows not learnt from, None if there is none."""
-    names = [
-        name
-        for name in context.run.curves
-        if name.startswith(("gold", "eval_", "eval/", "val", "dev", "test"))
-        and not name.endswith(NOT_TASKS)
-        and not lower_is_better(name)
-    ]
+    names = [name for name in context.run.curves if is_task_score(name)]
     for word in PREFERRED:
         for name in sorted(names, key=lambda n: (not n.startswith("gold"), n)):
             if word in name.lower():
                 return name
     return None
+
+
+def is_task_score(name: str) -> bool:
+    """Return whether a curve scores a task on rows not learnt from, higher being better, by its name."""
+    held_out = name.startswith(("gold", "eval_", "eval/", "val", "dev", "test"))
+    known = any(word in name.lower() for word in PREFERRED)
+    return held_out and known and not name.endswith(NOT_TASKS) and not lower_is_better(name)

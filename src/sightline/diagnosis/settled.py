@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from sightline.diagnosis.context import Context, note, percent
+from sightline.diagnosis.context import Context, note, percent, portion
 from sightline.diagnosis.direction import training_direction
 from sightline.diagnosis.evidence import Evidence
 from sightline.diagnosis.median import median
@@ -44,7 +44,7 @@ def without_rise(
             else "the next evaluations will tell"
         )
         message = (
-            f"the validation loss may have turned up after step {evidence.best.step} (probability {percent(risen)}), which "
+            f"the validation loss may have turned up after step {evidence.best.step} (probability {portion(risen)}), which "
             f"is not enough to call it; {told}, and a larger validation set would tell sooner"
         )
         span = evidence.best.step, int(context.series.steps[-1])

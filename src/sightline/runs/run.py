@@ -92,6 +92,13 @@ class Run:
         lasts = [int(curve.steps[-1]) for curve in self.curves.values() if len(curve)]
         return max(lasts, default=None)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is over, by its own word or by its plan."""
+        last, planned = self.last_step, self.max_steps
+        over = planned is not None and last is not None and last >= planned
+        return over or self.status in (Status.FINISHED, Status.STOPPED, Status.FAILED)
+
     def until(self, step: int) -> Run:
         """Return the run as it stood at ``step``: no later point, evaluation or checkpoint, still running."""
         return replace(

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from sightline.decisions import Verdict
+from sightline.diagnosis.context import portion
 from sightline.runs import Phase, Run, Severity, perplexity
 from sightline.terminal.chart import Marks, draw_chart, losses
 from sightline.terminal.display import HarmlessDisplay, harmless
@@ -23,7 +24,7 @@ from sightline.terminal.pace import Pace
 from sightline.terminal.page import verdict_page
 from sightline.terminal.painting import Painter
 from sightline.terminal.region import Region
-from sightline.terminal.text import count_text, duration, glyphs_for, number_text, percent, printable, short_number
+from sightline.terminal.text import count_text, duration, glyphs_for, number_text, printable, short_number
 from sightline.terminal.words import PHASE_STYLES, SEVERITY_WORDS, live_phase_line, phase_sentence
 
 SHORTEST_INTERVAL_S = 0.25
@@ -198,7 +199,7 @@ class RichDisplay(HarmlessDisplay):
         line = Text(self._glyphs.bar_done * done, style="green").append(
             self._glyphs.bar_left * (size - done), style="dim"
         )
-        text = f" {percent(share)}  {words[0]}"
+        text = f" {portion(share)}  {words[0]}"
         for word in words[1:]:
             if size + cell_len(text) + 3 + len(word) <= width:
                 text += f" · {word}"

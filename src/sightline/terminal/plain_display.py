@@ -9,12 +9,13 @@ from typing import TextIO
 from rich.text import Text
 
 from sightline.decisions import Verdict
+from sightline.diagnosis.context import portion
 from sightline.runs import Run, Severity, perplexity
 from sightline.terminal.display import HarmlessDisplay, harmless
 from sightline.terminal.layout import for_terminal
 from sightline.terminal.pace import Pace
 from sightline.terminal.page import verdict_page
-from sightline.terminal.text import count_text, duration, glyphs_for, number_text, percent, printable, short_number
+from sightline.terminal.text import count_text, duration, glyphs_for, number_text, printable, short_number
 from sightline.terminal.words import SEVERITY_WORDS, live_phase_line
 
 SECONDS_BETWEEN_LOGS = 10.0
@@ -117,7 +118,7 @@ class PlainDisplay(HarmlessDisplay):
     def _place(self, step: int) -> str:
         if self._pace.max_steps <= 0:
             return f"step {step}"
-        return f"step {step} of {self._pace.max_steps} ({percent(min(1.0, step / self._pace.max_steps))})"
+        return f"step {step} of {self._pace.max_steps} ({portion(min(1.0, step / self._pace.max_steps))})"
 
     def _print(self, lines: Sequence[str]) -> None:
         shown = for_terminal([Text(line) for line in lines], self._glyphs)

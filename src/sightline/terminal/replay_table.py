@@ -8,9 +8,11 @@ from typing import Any
 
 from rich.text import Text
 
+from sightline.diagnosis.context import portion
+from sightline.diagnosis.scores import is_task_score
 from sightline.runs import Phase
 from sightline.terminal.layout import columns, fit, for_terminal, words_width, wrap
-from sightline.terminal.text import UNICODE, Glyphs, number_text, percent, printable
+from sightline.terminal.text import UNICODE, Glyphs, number_text, printable
 from sightline.terminal.words import PHASE_STYLES
 
 MOST_ROWS = 60
@@ -80,18 +82,20 @@ def _row(entry: Mapping[str, Any], stop_step: int | None) -> list[tuple[str, str
 
 def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
     stop, best, regret, spent = (document[key] for key in ("stop_step", "best_step", "regret", "spent_fraction"))
+    judged_by = printable(str(document["judged_by"]))
+    by_score = "" if not is_task_score(judged_by) else f", by {judged_by}, which rose while the loss did and decides,"
     if best is not None:
-        yield f"The best evaluation of the whole run is at step {best}."
+        yield f"The best evaluation of the whole run{by_score} is at step {best}."
     if stop is None:
         yield "Sightline would not have stopped this run."
     else:
         yield f"Sightline would have stopped it at step {stop}" + (
-            "." if spent is None else f", after {percent(float(spent))} of what was run."
+            "." if spent is None else f", after {portion(float(spent))} of what was run."
         )
     if regret is not None:
         lost = float(regret)
         yield (
             "The checkpoint kept would have been the best one."
             if lost == 0
-            else (f"The checkpoint kept would have been {number_text(lost, 3)} above the best.")
+            else f"The checkpoint kept would have been {number_text(lost, 3)} {'below' if by_score else 'above'} the best."
         )

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.text import Text
 
+from sightline.diagnosis.context import portion
 from sightline.runs import Phase
 from sightline.terminal.layout import columns, for_terminal, wrap
-from sightline.terminal.text import UNICODE, Glyphs, number_text, percent, printable
+from sightline.terminal.text import UNICODE, Glyphs, number_text, printable
 from sightline.terminal.words import PHASE_STYLES
 
 _ORDER = (Phase.DIVERGED, Phase.OVERFITTING, Phase.UNDERFITTING, Phase.HEALTHY, Phase.UNDECIDED)
@@ -63,7 +64,7 @@ def _cells(run: Mapping[str, Any], label: str) -> list[tuple[str, str]]:
         (number_text(None if best is None else _number(best["eval_loss"])), "bold"),
         ("-" if best is None else str(best["step"]), ""),
         (number_text(_number(run["last"]["eval_loss"])), ""),
-        ("-" if not run["wasted_fraction"] else percent(run["wasted_fraction"]), ""),
+        ("-" if not run["wasted_fraction"] else portion(run["wasted_fraction"]), ""),
     ]
 
 

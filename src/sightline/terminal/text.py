@@ -234,21 +234,6 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.0f} B"
 
 
-def percent(share: float) -> str:
-    """Return a share as a percentage; never 0 % or 100 % for what is neither.
-
-    Examples
-    --------
-    >>> [percent(x) for x in (0.0, 0.001, 0.984, 0.9999, 1.0)]
-    ['0 %', 'under 1 %', '98 %', 'over 99 %', '100 %']
-    """
-    if 0.0 < share < 0.005:
-        return "under 1 %"
-    if 0.995 <= share < 1.0:
-        return "over 99 %"
-    return f"{100.0 * share:.0f} %"
-
-
 def duration(seconds: float) -> str:
     """Return a time span in its two largest units.
 

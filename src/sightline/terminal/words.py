@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sightline.decisions import Verdict
+from sightline.diagnosis.context import percent, portion
 from sightline.runs import Action, Curve, Diagnosis, Phase, Run, Severity, Status
-from sightline.terminal.text import number_text, percent, printable, steps_text
+from sightline.terminal.text import number_text, printable, steps_text
 
 PHASE_TITLES: dict[Phase, str] = {
     Phase.UNDERFITTING: "STILL LEARNING (underfitting)",
@@ -104,7 +105,7 @@ def phase_line(verdict: Verdict, *, short: bool = False) -> str:
         title += f" since {unit(verdict.run)} {diagnosis.onset.step}"
         if diagnosis.onset.low < diagnosis.onset.high:
             title += f" (between {diagnosis.onset.low} and {diagnosis.onset.high})"
-    return title if diagnosis.confidence is None else f"{title}, {percent(diagnosis.confidence)} sure"
+    return title if diagnosis.confidence is None else f"{title}, {portion(diagnosis.confidence)} sure"
 
 
 def phase_sentence(diagnosis: Diagnosis) -> str:
@@ -152,11 +153,14 @@ def keep_line(verdict: Verdict) -> str | None:
 
 
 def action_words(verdict: Verdict) -> str:
-    """Return what to do in a word or two; a run that is over cannot be stopped."""
-    over = verdict.run.status in (Status.FINISHED, Status.STOPPED, Status.FAILED)
+    """Return what to do in a word or two; a run that is over can only be trained further, or not."""
+    run, forecast = verdict.run, verdict.diagnosis.forecast
+    over = run.has_ended and run.status is not Status.RUNNING
     if verdict.decision.action is Action.STOP:
         return "Stop" if not over else "Train no further"
-    return "Go on" if not over else "Why"
+    if not over:
+        return "Go on"
+    return "Train longer" if forecast is not None and not forecast.warming_up else "Why"
 
 
 def last_sentence(verdict: Verdict) -> str | None:
@@ -193,7 +197,7 @@ def wasted_sentence(verdict: Verdict) -> str | None:
     if not wasted or best is None or last is None:
         return None
     name = unit(verdict.run)
-    return f"{percent(wasted)} of the run ({last - best.step} {name}s) came after the best {name}."
+    return f"{portion(wasted)} of the run ({last - best.step} {name}s) came after the best {name}."
 
 
 def status_words(run: Run, told_below: str = "") -> str:
@@ -202,7 +206,8 @@ def status_words(run: Run, told_below: str = "") -> str:
         return f"{run.status.value} early"
     reason = "" if not run.end_reason else f": {printable(run.end_reason, 200)}"
     if run.status is Status.UNKNOWN:
-        return "end unknown" if not reason else f"ended{reason}"
+        reached = "its plan is done" if run.has_ended else "end unknown"
+        return reached if not reason else f"ended{reason}"
     return f"{run.status.value}{reason}"
 
 
