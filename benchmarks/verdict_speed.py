@@ -74,7 +74,7 @@ def main() -> int:
     run = long_run(1000, 100_000)
     judge_run(run)
     found = {"1,000 evaluations and 100,000 training losses": (best_of(10, lambda: judge_run(run)), LONG_MS)}
-    for evaluations, lines in ((40, 400), (200, 4000), (1000, 10_000)):
+    for evaluations, lines in ((40, 400), (200, 4000), (1000, 10_000), (1000, 100_000), (1000, 1_000_000)):
         live = long_run(evaluations, lines)
         found[f"one more, the {evaluations}th, {lines:,} log lines"] = (one_more(live, evaluations), ONE_MORE_MS)
     print(f"{'a verdict on':48s} {'ms':>7s} {'target':>7s}")

@@ -215,6 +215,16 @@ def test_a_spike_says_whether_the_loss_came_back():
     assert "it came back" in message
 
 
+def test_one_spike_in_a_long_log_is_found():
+    """However few points of a block its level is taken from: 101,003 lines, jumps at two of them."""
+    loss = 1.5 + noisy(np.full(101_003, 0.5), 0.05)
+    loss[[70_001, 100_999]] = 9.0, 6.0
+    run = replace(run_of(falling(40)), curves={"loss": Curve.of(np.arange(1, loss.size + 1), loss)})
+    spike = next(finding for finding in diagnose(run).findings if finding.kind == "loss_spike")
+    assert (spike.evidence["spikes"], spike.evidence["highest"]) == (2, 9.0)
+    assert (spike.from_step, spike.to_step) == (70_002, 101_000)
+
+
 def test_the_phase_after_the_fact_needs_less_than_the_alarm():
     """A log that is over is looked at once, a live run after every evaluation: the same curve, two levels."""
     evaluated = [4.0, 3.7, 3.6, 3.5, 3.52, 3.5, 3.58, 3.7, 3.6, 3.75, 3.9, 3.78]

@@ -172,6 +172,19 @@ def test_at_a_learning_rate_of_zero_nothing_is_left():
     assert look_ahead(run, 500).draw(8) == pytest.approx(np.ones(8))
 
 
+def test_a_long_schedule_is_read_off_some_of_its_points():
+    """A warm-up and a cosine say the same in 50,000 log lines as in 1,000."""
+    said = []
+    for lines in (1_000, 50_000):
+        done = np.arange(1, lines + 1) / lines
+        rates = np.minimum(done / 0.1, 1.0) * (1.0 + np.cos(0.7 * np.pi * done))
+        curve = Curve.of(50_000 // lines * np.arange(1, lines + 1), rates)
+        said.append(look_ahead(run_of(falling(2500), curves={"learning_rate": curve}), 50_000))
+    assert said[1].growth == pytest.approx(said[0].growth, rel=0.01)
+    assert said[1].planned_end == pytest.approx(said[0].planned_end, rel=0.01)
+    assert not any(horizon.warming_up for horizon in said)
+
+
 def test_neither_clock_is_trusted_alone():
     """Half-way through a linear decay: half of the paths go by learning, half by steps."""
     steps = np.arange(0, 501, 10)

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sightline.diagnosis.series import EvalSeries
+import numpy as np
+
+from sightline.diagnosis.series import EvalSeries, Floats
 from sightline.runs import Best, Curve, Finding, Run, Severity
 
 EMPTY = Curve.of([], [])
+FEWEST = 4  # points of both losses that a comparison needs
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,19 @@ class Context:
     def ended(self) -> bool:
         """Whether the run is over, by its own word or by its plan."""
         return self.run.has_ended
+
+    @cached_property
+    def later_levels(self) -> tuple[Floats, Floats] | None:
+        """Both losses at the later half of the evaluations; the training loss is the mean of the log lines around."""
+        series, train = self.series, self.train
+        if len(series) < FEWEST or len(train) < FEWEST or not series.judgeable or float(train.values.min()) <= 0.0:
+            return None
+        half = len(series) // 2
+        at = np.searchsorted(train.steps, series.steps[half:], side="right")
+        around = max(1, len(train) // 50)
+        first, last = np.maximum(at - around, 0), np.minimum(at + around, len(train))
+        sums = np.concatenate(([0.0], np.cumsum(train.values[first[0] :])))
+        return (sums[last - first[0]] - sums[first - first[0]]) / (last - first), series.losses[half:]
 
     @cached_property
     def steps_per_epoch(self) -> float | None:

@@ -190,9 +190,11 @@ def _blown_up(context: Context) -> Finding | None:
     best, last = float(levels.min()), float(levels[-1])
     began = max(float(levels[0]), float(curve.values[:LAST].max()))  # a steep start is over within a block
     gained = max(began - best, 0.5 * best)
+    ended = float(curve.values[-max(2 * LAST, len(curve) // 10) :].min())
+    if gained <= 0.0 or ended < best + LOST * gained:
+        return None
     ceiling = best + max(LOST * gained, 6.0 * rough_noise(curve.values))
-    ended = curve.values[-max(2 * LAST, len(curve) // 10) :]
-    if gained <= 0.0 or float(ended.min()) < ceiling:
+    if ended < ceiling:
         return None
     last_below = int(np.flatnonzero(curve.values < ceiling)[-1])
     first = int(curve.steps[last_below + 1])

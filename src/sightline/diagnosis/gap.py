@@ -7,14 +7,11 @@ the generalisation gap.
 
 from __future__ import annotations
 
-import numpy as np
-
 from sightline.diagnosis.context import Context, note, percent
 from sightline.diagnosis.median import median
 from sightline.diagnosis.series import Floats
-from sightline.runs import Curve, Finding, Severity
+from sightline.runs import Finding, Severity
 
-FEWEST = 4
 BELOW = 0.90  # validation over training loss under which the question comes up
 SMALL = 0.05
 """Nats per token: what weighting, lag, dropout and the noise of a window add up to (measured on a frozen model)."""
@@ -33,7 +30,7 @@ DIVIDE = "divide it, and upgrade transformers (fixed in 4.46 and later for model
 
 def validation_below_training(context: Context) -> Finding | None:
     """Find a validation loss below the training loss, and name what explains it."""
-    pair = _paired_levels(context, context.train)
+    pair = context.later_levels
     if pair is None:
         return None
     train, evaluated = pair
@@ -61,7 +58,7 @@ def validation_below_training(context: Context) -> Finding | None:
 def multiplied_by_accumulation(context: Context) -> Finding | None:
     """Find a training loss that is the sum over accumulated batches instead of their mean."""
     accumulated = context.number("gradient_accumulation_steps")
-    pair = _paired_levels(context, context.train)
+    pair = context.later_levels
     if pair is None or not _accumulates(context):
         return None
     ratios = pair[0] / pair[1]
@@ -106,7 +103,7 @@ def meaningless_gap(context: Context) -> Finding | None:
     """Say that a gap from unlike measurements is within their differences."""
     if context.run.curves.get("probe_loss") is not None:
         return None
-    pair = _paired_levels(context, context.train)
+    pair = context.later_levels
     if pair is None:
         return None
     gap = float(median(pair[1] - pair[0]))
@@ -117,16 +114,3 @@ def meaningless_gap(context: Context) -> Finding | None:
         f"(about {SMALL}); it is no evidence either way"
     )
     return note("small_gap", Severity.INFO, message, gap=gap)
-
-
-def _paired_levels(context: Context, train: Curve) -> tuple[Floats, Floats] | None:
-    """Both losses at the later half of the evaluations; the training loss is the mean of the log lines around."""
-    series = context.series
-    if len(series) < FEWEST or len(train) < FEWEST or not series.judgeable or float(train.values.min()) <= 0.0:
-        return None
-    steps = series.steps[len(series) // 2 :]
-    at = np.searchsorted(train.steps, steps, side="right")
-    first = np.maximum(at - max(1, len(train) // 50), 0)
-    last = np.minimum(at + max(1, len(train) // 50), len(train))
-    sums = np.concatenate(([0.0], np.cumsum(train.values)))
-    return (sums[last] - sums[first]) / (last - first), series.losses[len(series) // 2 :]

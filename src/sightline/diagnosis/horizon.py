@@ -23,6 +23,9 @@ MEDIAN_GROWTH = 2.0
 RECENT = 0.2  # share of the schedule so far that its slope is taken from
 STRAIGHT = 0.05  # deviation of the recent slope from that since the peak up to which a schedule is a line
 
+FEW = 4096
+"""Points of a schedule that tell all there is to know of it; up to twice as many are looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
@@ -92,43 +95,44 @@ def look_ahead(run: Run, step: int) -> Horizon:
 class _Schedule:
     """The learning rate so far, and a line through its recent part."""
 
-    steps: Floats
+    last: float  # step of its last point
     rates: Floats
-    learnt: Floats  # area under the learning rate up to each step
+    learnt: float  # area under the learning rate so far
+    learnt_at_peak: float
     slope: float
     straight: bool
     """Whether it falls on a line; otherwise it is taken for a cosine, which ends twice as far away as it points."""
 
     @classmethod
     def of(cls, rates: Curve) -> _Schedule | None:
-        finite = rates.finite()
+        finite = _thinned(rates).finite()
         if len(finite) < 3 or float(finite.values.max()) <= 0.0 or float(finite.values.min()) < 0.0:
             return None
-        steps = finite.steps.astype(np.float64)
-        between = 0.5 * (finite.values[1:] + finite.values[:-1]) * np.diff(steps)
-        learnt = np.cumsum(np.concatenate(([finite.values[0] * max(steps[0], 0.0)], between)))
-        if learnt[-1] <= 0.0:
+        steps = finite.steps
+        learnt = _area(finite)
+        if learnt <= 0.0:
             return None
         back = max(2, int(len(finite) * RECENT))
         slope = float((finite.values[-1] - finite.values[-back]) / (steps[-1] - steps[-back]))
         peak = int(np.flatnonzero(finite.values == finite.values.max())[-1])
         since = float(steps[-1] - steps[peak])
         whole = float(finite.values[-1] - finite.values[peak]) / since if since > 0.0 else slope
-        return cls(steps, finite.values, learnt, slope, abs(slope - whole) <= STRAIGHT * abs(slope))
+        at_peak = _area(finite.until(int(steps[int(np.argmax(finite.values))])))
+        return cls(float(steps[-1]), finite.values, learnt, at_peak, slope, abs(slope - whole) <= STRAIGHT * abs(slope))
 
     @property
     def reaches_zero(self) -> int | None:
         """Step at which a falling learning rate reaches zero if it goes on as it did, or has reached it."""
         if self.rates[-1] == 0.0:
-            return int(self.steps[-1])
+            return int(self.last)
         if self.slope >= 0.0:
             return None
         away = float(self.rates[-1] / -self.slope)
-        return round(float(self.steps[-1]) + (away if self.straight else 2.0 * away))
+        return round(self.last + (away if self.straight else 2.0 * away))
 
     def growth_until(self, end: int) -> float:
         """Learning at ``end`` over learning so far."""
-        left = max(end - float(self.steps[-1]), 0.0)
+        left = max(end - self.last, 0.0)
         rate = float(self.rates[-1])
         if self.slope < 0.0:
             slope = self.slope if self.straight else 0.5 * self.slope
@@ -136,11 +140,25 @@ class _Schedule:
             area = rate * left + 0.5 * slope * left * left
         else:
             area = rate * left
-        return 1.0 + area / float(self.learnt[-1])
+        return 1.0 + area / self.learnt
 
     @property
     def warming_up(self) -> bool:
         """Whether less was learnt since the learning rate peaked than before."""
         peak = int(np.argmax(self.rates))
         risen = self.rates[0] < 0.98 * self.rates[peak]
-        return bool(risen and self.learnt[-1] < 2.0 * self.learnt[peak])
+        return bool(risen and self.learnt < 2.0 * self.learnt_at_peak)
+
+
+def _thinned(rates: Curve) -> Curve:
+    """Keep evenly spread points of a long log, its last among them: a schedule is smooth."""
+    apart = max(1, len(rates) // FEW)
+    keep = slice((len(rates) - 1) % apart, None, apart)
+    return rates if apart == 1 else Curve(rates.steps[keep], rates.values[keep])
+
+
+def _area(rates: Curve) -> float:
+    """Area under a learning rate up to its last point, by trapezia; before the first it is taken to be the same."""
+    before = float(rates.values[0]) * max(float(rates.steps[0]), 0.0)
+    steps = rates.steps.astype(np.float64)  # of whole numbers the product would take ten times as long
+    return before + 0.5 * float((rates.values[1:] + rates.values[:-1]) @ np.diff(steps))

@@ -23,22 +23,22 @@ AT_ONCE_NOISES = 5.0  # what the first log line lies above the next ones by when
 
 def not_learning(context: Context) -> Finding | None:
     """Find a training loss that does not fall."""
-    curve = context.train
+    curve, evaluated = context.train, context.series
     if len(curve) < FEWEST or float(curve.values.min()) <= 0.0:
         return None
+    if len(evaluated) >= 2 and evaluated.judgeable and evaluated.logs[0] - evaluated.logs.min() > 2.0 * MOVED:
+        return None  # the validation loss did fall
     size = max(3, len(curve) // 5)
     first, last = float(median(curve.values[:size])), float(median(curve.values[-size:]))
-    error = 1.25 * rough_noise(curve.values) * math.sqrt(2.0 / size)
+    noise = rough_noise(curve.values)
+    error = 1.25 * noise * math.sqrt(2.0 / size)
     rates = context.run.curves.get("learning_rate")
     warming = rates is not None and len(rates) >= 3 and float(rates.values[-1]) < 0.5 * _most(rates)
     if first - last > max(MOVED * first, 2.0 * error) or first < MEMORISED or (warming and len(curve) < 3 * FEWEST):
         return None
-    evaluated = context.series
-    if len(evaluated) >= 2 and evaluated.judgeable and evaluated.logs[0] - evaluated.logs.min() > 2.0 * MOVED:
-        return None  # the validation loss did fall
     rose = last - first > max(MOVED * first, 2.0 * error)
     moved = f"{'rose' if rose else 'went'} from {first:.4g} to {last:.4g} over {len(curve)} log lines"
-    at_once = float(curve.values[0]) > first + max(MOVED * first, AT_ONCE_NOISES * rough_noise(curve.values))
+    at_once = float(curve.values[0]) > first + max(MOVED * first, AT_ONCE_NOISES * noise)
     if at_once:
         what = f"fell from {float(curve.values[0]):.4g} in its first log lines, then {moved}: nothing more is learnt"
         advice = "lower the learning rate, or look for what the rows do not tell"

@@ -7,6 +7,7 @@ noise. Medians do not mind the spikes themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from sightline.runs import Curve, Finding, Severity
 FEWEST = 16
 BLOCKS = 128
 SHORTEST = 8  # points in a block
+SAMPLED = 256  # points of a block, evenly spread, that tell its median closely enough
 STANDS_OUT = 8.0  # noises above the level
 MATTERS = 0.01  # share of its highest level that a training loss has to jump by
 LOSS_RATIO = 1.5
@@ -30,11 +32,27 @@ NORM_RATIO = 10.0
 class Levels:
     """A curve in blocks; the points of its first block are left out."""
 
-    steps: NDArray[np.int64]  # (n,)
-    values: Floats  # (n,)
-    level: Floats  # (n,), median of the block before each point
-    noise: Floats  # (n,)
-    after: Floats  # (n,), median of the block after each point, of its own where there is none
+    steps: NDArray[np.int64]  # (blocks, size)
+    values: Floats  # (blocks, size)
+    level: Floats  # (blocks,), median of the block before
+    noise: Floats  # (blocks,)
+    after: Floats  # (blocks,), median of the block after, of its own where there is none
+
+    def above(self, ceiling: Floats) -> list[Jump]:
+        """Return the points above a ceiling that every block has, shape (blocks,); only blocks that reach it are read."""
+        found = []
+        for block in np.flatnonzero(self.values.max(axis=1) > ceiling).tolist():
+            for i in np.flatnonzero(self.values[block] > ceiling[block]).tolist():
+                found.append(Jump(int(self.steps[block, i]), float(self.values[block, i]), block))
+        return found
+
+
+class Jump(NamedTuple):
+    """A point that stands out."""
+
+    step: int
+    value: float
+    block: int
 
 
 def levels(curve: Curve) -> Levels | None:
@@ -46,15 +64,15 @@ def levels(curve: Curve) -> Levels | None:
     count = n // size
     start = n - count * size
     blocks = curve.values[start:].reshape(count, size)
-    middle = median(blocks)
-    spread = median(np.abs(blocks - middle[:, None])) * MAD_TO_SD
-    after = np.append(middle[2:], middle[-1])
+    sample = blocks[:, :: -(-size // SAMPLED)]
+    middle = median(sample)
+    spread = median(np.abs(sample - middle[:, None])) * MAD_TO_SD
     return Levels(
-        curve.steps[start + size :],
-        curve.values[start + size :],
-        np.repeat(middle[:-1], size),
-        np.repeat(np.maximum(spread[:-1], median(spread)), size),
-        np.repeat(after, size),
+        curve.steps[start + size :].reshape(count - 1, size),
+        blocks[1:],
+        middle[:-1],
+        np.maximum(spread[:-1], median(spread)),
+        np.append(middle[2:], middle[-1]),
     )
 
 
@@ -63,21 +81,20 @@ def loss_spikes(context: Context) -> Finding | None:
     seen = levels(context.train)
     if seen is None or float(seen.level.min()) < 0.0:
         return None
-    rise = seen.values - seen.level
-    high = (rise > STANDS_OUT * seen.noise) & (seen.values > LOSS_RATIO * seen.level)
-    at = np.flatnonzero(high & (rise > MATTERS * float(seen.level.max())))
-    if not at.size:
+    rise = np.maximum(STANDS_OUT * seen.noise, MATTERS * float(seen.level.max()))
+    jumps = seen.above(np.maximum(seen.level + rise, LOSS_RATIO * seen.level))
+    if not jumps:
         return None
-    worst = int(at[np.argmax(seen.values[at] / np.maximum(seen.level[at], 1e-300))])
-    back = bool(seen.after[worst] <= seen.level[worst] + STANDS_OUT * seen.noise[worst])
-    value, level = float(seen.values[worst]), float(seen.level[worst])
+    worst = max(jumps, key=lambda jump: jump.value / max(float(seen.level[jump.block]), 1e-300))
+    level, value = float(seen.level[worst.block]), worst.value
+    back = bool(seen.after[worst.block] <= level + STANDS_OUT * seen.noise[worst.block])
     end = "it came back" if back else "it has not come back since"
-    where = f"most at step {int(seen.steps[worst])} from {level:.4g} to {value:.4g}"
-    message = f"the training loss jumped {plural(at.size, 'time')}, {where}; {end}"
+    where = f"most at step {worst.step} from {level:.4g} to {value:.4g}"
+    message = f"the training loss jumped {plural(len(jumps), 'time')}, {where}; {end}"
     message += "" if back else ": look at the rows of that step and lower the learning rate"
     severity = Severity.INFO if back else Severity.WARNING
-    span = int(seen.steps[at[0]]), int(seen.steps[at[-1]])
-    return note("loss_spike", severity, message, span, spikes=int(at.size), level=level, highest=value)
+    span = jumps[0].step, jumps[-1].step
+    return note("loss_spike", severity, message, span, spikes=len(jumps), level=level, highest=value)
 
 
 def gradient_explosions(context: Context) -> Finding | None:
@@ -85,30 +102,29 @@ def gradient_explosions(context: Context) -> Finding | None:
     norms = context.run.curves.get("grad_norm")
     if norms is None or len(norms) < FEWEST:
         return None
-    broken = np.flatnonzero(~np.isfinite(norms.values))
-    if broken.size > 0.02 * len(norms):
+    finite = norms.finite()
+    if len(norms) - len(finite) > 0.02 * len(norms):
+        broken = np.flatnonzero(~np.isfinite(norms.values))
         message = (
             f"{broken.size} of {len(norms)} logged gradient norms are no numbers: half precision overflows; use bf16, "
             "or check the rows of those steps"
         )
         span = int(norms.steps[broken[0]]), int(norms.steps[broken[-1]])
         return note("gradient_overflow", Severity.WARNING, message, span, values=int(broken.size), logged=len(norms))
-    seen = levels(norms.finite())
+    seen = levels(finite)
     if seen is None:
         return None
-    high = (
-        (seen.values > NORM_RATIO * seen.level)
-        & (seen.values > seen.level + STANDS_OUT * seen.noise)
-        & (seen.level > 0.0)
-    )
-    at = np.flatnonzero(high)
-    if not at.size:
+    ceiling = np.maximum(NORM_RATIO * seen.level, seen.level + STANDS_OUT * seen.noise)
+    jumps = seen.above(np.where(seen.level > 0.0, ceiling, np.inf))
+    if not jumps:
         return None
-    worst = int(at[np.argmax(seen.values[at] / seen.level[at])])
-    value, level = float(seen.values[worst]), float(seen.level[worst])
+    worst = max(jumps, key=lambda jump: jump.value / float(seen.level[jump.block]))
+    level = float(seen.level[worst.block])
     message = (
-        f"the gradient norm exploded {plural(at.size, 'time')}, most at step {int(seen.steps[worst])} from {level:.3g} "
-        f"to {value:.3g}; max_grad_norm=1.0 clips it; if it recurs, lower the learning rate"
+        f"the gradient norm exploded {plural(len(jumps), 'time')}, most at step {worst.step} from {level:.3g} "
+        f"to {worst.value:.3g}; max_grad_norm=1.0 clips it; if it recurs, lower the learning rate"
     )
-    span = int(seen.steps[at[0]]), int(seen.steps[at[-1]])
-    return note("gradient_explosion", Severity.WARNING, message, span, times=int(at.size), level=level, highest=value)
+    span = jumps[0].step, jumps[-1].step
+    return note(
+        "gradient_explosion", Severity.WARNING, message, span, times=len(jumps), level=level, highest=worst.value
+    )
