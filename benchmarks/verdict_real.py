@@ -37,13 +37,13 @@ from _other_shapes import simulated_runs
 from _real_runs import RealRun, folder_of_runs, real_runs
 from rules import Rule, merged, missing_packages, packages, rules
 from sightline.decisions import Policy, decide
-from sightline.diagnosis import diagnose, direction, forecast, phases, trend
+from sightline.diagnosis import diagnose, direction, evidence, forecast, trend
 from sightline.runs import Action, Diagnosis, Phase
 
 MOST_REGRET, EXTRA_SPENT = 0.005, 0.08
 """Targets: mean regret, and share of the run spent beyond a stop at the best evaluation."""
 CONSTANTS: tuple[tuple[ModuleType, str, tuple[float, ...]], ...] = (
-    (phases, "PRIOR_ODDS", (1.0 / 3.0, 3.0)),
+    (evidence, "PRIOR_ODDS", (1.0 / 3.0, 3.0)),
     (direction, "SURE_NOISES", (2.0 / 3.0, 4.0 / 3.0)),
     (direction, "MOVED", (0.5, 2.5)),
     (trend, "FORGETTING", (2.0 / 3.0, 1.5)),
