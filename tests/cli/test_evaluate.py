@@ -96,7 +96,7 @@ def test_rows_of_token_ids_are_scored_as_they_stand(rows, tmp_path, capsys):
         ({"input_ids": [5, 6, 999_999]}, "bad.jsonl, line 1: token id 999999 is outside the model's vocabulary"),
         ({"input_ids": [5, 6], "labels": [5]}, "line 1: 1 labels for 2 input_ids"),
         ({"input_ids": [5, 6], "labels": [6, -100]}, "line 1: labels differ from input_ids"),
-        ({"input_ids": [5, 6], "labels": [-100, -100]}, "none of its 1 rows has a label to score"),
+        ({"input_ids": [5, 6], "labels": [-100, -100]}, "its only row has no label to score"),
         ({"input_ids": [0.5]}, "line 1: input_ids must be a list of whole numbers"),
         ({"input_ids": []}, "line 1: input_ids must be a list of whole numbers"),
         ({"input_ids": [[5], [6, 7]]}, "line 1: input_ids must be a list of whole numbers"),
@@ -119,7 +119,18 @@ def test_rows_past_the_context_are_cut_and_said(tmp_path, capsys):
     path.write_text(json.dumps({"prompt": "Count.>", "completion": "one two " * 3000}) + "\n")
     code, document, _ = evaluated(capsys, base_model_path(), path)
     assert code == 0 and document["rows"] == 1
-    assert "1 of 1 rows are longer than" in document["notices"][0]
+    assert "1 of 1 rows is longer than" in document["notices"][0]
+
+
+def test_a_row_without_a_label_is_said_and_is_no_row_of_the_page(tmp_path, capsys):
+    """It has no loss: not one of zero among the highest; an absolute loss has no sign."""
+    path = tmp_path / "masked.jsonl"
+    records = [{"input_ids": [1, 5, 9], "labels": [-100] * 3}, {"input_ids": [1, 5, 9], "labels": [-100, 5, 9]}]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert main(["evaluate", str(base_model_path()), str(path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 of 2 rows has no labelled token and does not count" in out
+    assert "masked.jsonl, line 2" in out and "masked.jsonl, line 1" not in out and " +" not in out
 
 
 def test_broken_weights_are_counted_and_are_a_verdict(rows, tmp_path, capsys):

@@ -437,3 +437,43 @@ def test_a_loss_that_doubles_far_below_where_it_began_is_not_broken():
     """It fell from 0.8 to 0.14 at once, and stands at 0.3 for a while."""
     loss = np.concatenate(([0.83, 0.3], np.full(20, 0.14), np.full(20, 0.3)))
     assert diagnose(run_of(EVALS[:10], noisy(loss, 0.03))).phase is not Phase.DIVERGED
+
+
+def test_smooth_curves_have_no_stairs():
+    """The error of a stair counts all four quarters it is made of."""
+    rng = np.random.default_rng(3)
+    steps = np.arange(10, 1501, 10)
+    found = 0
+    for seed in range(60):
+        floor, speed = rng.uniform(0.3, 1.6), rng.uniform(100.0, 800.0)
+        loss = noisy((3.0 - floor) * np.exp(-steps / speed) + floor, 0.05, seed)
+        curves = {"loss": Curve.of(steps, loss), "epoch": Curve.of(steps, steps / 500)}
+        found += "staircase" in kinds(diagnose(run_of([], curves=curves)))
+    assert found <= 2
+
+
+def test_a_loss_that_comes_back_later_has_come_back():
+    """Not only in the lines right after the jump."""
+    high = changed(TRAIN, slice(40, 52), 3.0 + TRAIN[40:52])
+    for loss, words in ((high, "it came back"), (changed(high, slice(52, None), 4.0), "not come back")):
+        found = [f for f in diagnose(run_of([], loss)).findings if f.kind in ("loss_spike", "loss_blown_up")]
+        assert any(words in f.message or "did not come back" in f.message for f in found)
+    message = next(f.message for f in diagnose(CASES["loss_spike"][0]).findings if f.kind == "loss_spike")
+    assert "jumped once, at step" in message
+
+
+def test_many_epochs_need_no_more_evaluations():
+    """The interval that is advised gives the whole run some sixty at the most."""
+    for epochs, planned in ((6.0, None), (200.0, 600)):
+        run = run_of(EVALS[:6], TRAIN, curves={"epoch": Curve.of([20, 120], [epochs / 6.0, epochs])}, max_steps=planned)
+        found = next(f for f in diagnose(run).findings if f.kind == "evaluation_rare")
+        assert isinstance(advised := found.evidence["eval_steps"], int)
+        assert 8 < (planned or 120) / advised <= 61
+
+
+@pytest.mark.parametrize(("unit", "word"), [("epoch", "epoch"), ("index", "entry")])
+def test_what_the_log_counts_is_what_the_findings_count(unit, word):
+    """Epochs are not called steps."""
+    for kind in ("overfitting", "memorised", "loss_spike", "above_best"):
+        found = next(f for f in diagnose(replace(CASES[kind][0], step_unit=unit)).findings if f.kind == kind)
+        assert not re.search(r"\bstep \d", found.message) and re.search(rf"\b{word} \d", found.message)

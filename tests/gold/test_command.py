@@ -167,7 +167,7 @@ def test_wrong_words_are_answered_in_one_line(judge, tiny_models, run_folder, tm
         ([tiny_models.gold, "--tuned", tiny_models.whole], 2, "--base is needed"),
         ([tiny_models.gold, *tuned, "--chat-template", tmp_path / "no.jinja"], 2, "cannot be read"),
         ([tiny_models.gold, *tuned, "--predictions", tmp_path / "mine.jsonl"], 2, "it is not overwritten"),
-        ([tmp_path / "bare.jsonl", *tuned], 3, "none of its 1 rows has a right answer"),
+        ([tmp_path / "bare.jsonl", *tuned], 3, "its only row has no right answer"),
         ([tmp_path / "none.jsonl", *tuned], 3, "no such file"),
         ([tiny_models.gold, *tuned, "--forgetting", tmp_path / "none.txt"], 3, "cannot be read"),
         ([tiny_models.gold, *tuned, "--train", tmp_path / "none.jsonl"], 3, "no such file"),

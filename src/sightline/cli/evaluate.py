@@ -117,7 +117,7 @@ def _print_page(
     from rich.text import Text
 
     from sightline.terminal.layout import fit, for_terminal, wrap
-    from sightline.terminal.text import printable
+    from sightline.terminal.text import number_text, printable
 
     columns = output_width(width)
     lines = [
@@ -127,14 +127,15 @@ def _print_page(
         )
     ]
     if document["non_finite"]:
-        counted = "1 row has" if document["non_finite"] == 1 else f"{document['non_finite']} rows have"
-        lines.append(Text(f"{counted} no finite loss: the weights are broken", style="bold red"))
+        broken = "1 row has" if document["non_finite"] == 1 else f"{document['non_finite']} rows have"
+        lines.append(Text(f"{broken} no finite loss: the weights are broken", style="bold red"))
     for notice in document["notices"]:
         lines += wrap(printable(notice), columns, first="  ")
-    counts = np.maximum(losses.token_counts, 1)
     if other is None:
-        means = losses.loss_sums / counts
-        groups = [("Rows with the highest loss per token", np.argsort(-means)[:SHOWN_ROWS], means)]
+        counted = np.flatnonzero(losses.token_counts)  # a row without a label has no loss
+        means = losses.loss_sums / np.maximum(losses.token_counts, 1)
+        broken_first = counted[np.argsort(-np.where(np.isfinite(means), means, np.inf)[counted], kind="stable")]
+        groups = [("Rows with the highest loss per token", broken_first[:SHOWN_ROWS], means)]
     else:
         change = losses.loss_sums - other.loss_sums
         total = losses.loss - other.loss
@@ -148,7 +149,10 @@ def _print_page(
         for i in index:
             example = rows.examples[int(i)]
             where = example.where.rpartition("/")[2]
-            text = f"{values[i]:+9.3f}  {where}  {example.prompt_text!r} → {example.target_text!r}"
+            value = f"{values[i]:9.3f}" if other is None else f"{values[i]:+9.3f}"
+            if not np.isfinite(values[i]):
+                value = f"{number_text(float(values[i])):>9}"
+            text = f"{value}  {where}  {example.prompt_text!r} → {example.target_text!r}"
             lines.append(Text(fit("  " + printable(text), columns)))
     print_lines(for_terminal(lines, output_glyphs(), columns), no_color=no_color)
 

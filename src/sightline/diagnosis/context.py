@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,6 +94,20 @@ def note(
 ) -> Finding:
     """Make a finding; ``span`` is the first and the last step it concerns."""
     return Finding(kind, severity, message, span[0], span[1], strength, evidence)
+
+
+def in_units_of(run: Run, text: str) -> str:
+    """Say "epoch 3" instead of "step 3" of a run whose log counts epochs, "entry 3" where it counts nothing.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> in_units_of(Run(Path("log.csv"), "csv", "log", step_unit="epoch"), "risen since step 3; keep step 3")
+    'risen since epoch 3; keep epoch 3'
+    """
+    if run.step_unit == "step":
+        return text
+    return re.sub(r"\bstep (?=\d)", "entry " if run.step_unit == "index" else f"{run.step_unit} ", text)
 
 
 def number_word(value: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sightline.diagnosis.best import only_best
 from sightline.diagnosis.cadence import evaluation_cadence, logging_rarer_than_evaluation
-from sightline.diagnosis.context import Context
+from sightline.diagnosis.context import Context, in_units_of
 from sightline.diagnosis.divergence import find_divergence, passing_trouble
 from sightline.diagnosis.gap import meaningless_gap, multiplied_by_accumulation, validation_below_training
 from sightline.diagnosis.learning import memorised, not_learning, staircase
@@ -108,4 +108,5 @@ def _diagnose(run: Run, false_alarm: float, worthwhile_gain: float) -> Diagnosis
     idle = any(f.kind == "learning_rate_zero" and f.severity is Severity.CRITICAL for f in found)
     if diagnosis.phase is Phase.HEALTHY and (idle or "not_learning" in kinds):
         diagnosis = replace(diagnosis, phase=Phase.UNDECIDED, confidence=None)  # what is not learnt cannot hold
+    found = [replace(finding, message=in_units_of(run, finding.message)) for finding in found]
     return replace(diagnosis, findings=tuple(sorted(found, key=lambda finding: SEVEREST_FIRST[finding.severity])))

@@ -99,13 +99,15 @@ def staircase(context: Context) -> Finding | None:
     if not heights:
         return None
     height = float(median(heights))
-    error = rough_noise(logs) * math.sqrt(2.0 * 4.0 * spacing / length / len(heights)) * 1.25
+    # a stair is 1.5 (before - after) - 0.5 (earlier - later), each the median of a quarter of an epoch: the variance of five
+    error = 1.25 * rough_noise(logs) * math.sqrt(5.0 * 4.0 * spacing / length / len(heights))
     if height < max(STEP_HEIGHT, STEP_NOISES * error):
         return None
     share = -math.expm1(-height)
     grown = _gap_growth(context, ends)
     memorised = share if grown is None else min(share, max(-math.expm1(-grown / len(ends)), 0.0))
-    found = f"the training loss drops by {percent(share)} at the end of an epoch ({len(heights)} of them)"
+    ends_word = "one epoch" if len(heights) == 1 else f"each of {len(heights)} epochs"
+    found = f"the training loss drops by {percent(share)} at the end of {ends_word}"
     if memorised < STEP_HEIGHT:
         message = (
             f"{found}, but scored on equal terms the gap between training and validation rows grew by "

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from sightline.diagnosis.context import Context, note, percent, plural
+from sightline.diagnosis.context import Context, note, percent, plural, times
 from sightline.diagnosis.learning import MEMORISED
 from sightline.diagnosis.median import median
 from sightline.diagnosis.noise import Z95
@@ -123,7 +123,7 @@ def resumed(context: Context) -> Finding | None:
     if not later:
         return None
     first, last = later[0].from_step, later[-1].from_step
-    where = f"at step {first}" if len(later) == 1 else f"{plural(len(later), 'time')}, last at step {last}"
+    where = f"at step {first}" if len(later) == 1 else f"{times(len(later))}, last at step {last}"
     message = (
         f"the run was resumed {where}; points logged after that step by the part before are left out of its curves"
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sightline.diagnosis.context import Context, note, plural
+from sightline.diagnosis.context import Context, note, times
 from sightline.diagnosis.median import median
 from sightline.diagnosis.noise import MAD_TO_SD
 from sightline.diagnosis.series import Floats
@@ -36,7 +36,7 @@ class Levels:
     values: Floats  # (blocks, size)
     level: Floats  # (blocks,), median of the block before
     noise: Floats  # (blocks,)
-    after: Floats  # (blocks,), median of the block after, of its own where there is none
+    after: Floats  # (blocks,), lowest median of the blocks after, of its own where there is none
 
     def above(self, ceiling: Floats) -> list[Jump]:
         """Return the points above a ceiling that every block has, shape (blocks,); only blocks that reach it are read."""
@@ -67,12 +67,13 @@ def levels(curve: Curve) -> Levels | None:
     sample = blocks[:, :: -(-size // SAMPLED)]
     middle = median(sample)
     spread = median(np.abs(sample - middle[:, None])) * MAD_TO_SD
+    lowest = np.minimum.accumulate(middle[::-1])[::-1]
     return Levels(
         curve.steps[start + size :].reshape(count - 1, size),
         blocks[1:],
         middle[:-1],
         np.maximum(spread[:-1], median(spread)),
-        np.append(middle[2:], middle[-1]),
+        np.append(lowest[2:], middle[-1]),
     )
 
 
@@ -89,8 +90,8 @@ def loss_spikes(context: Context) -> Finding | None:
     level, value = float(seen.level[worst.block]), worst.value
     back = bool(seen.after[worst.block] <= level + STANDS_OUT * seen.noise[worst.block])
     end = "it came back" if back else "it has not come back since"
-    where = f"most at step {worst.step} from {level:.4g} to {value:.4g}"
-    message = f"the training loss jumped {plural(len(jumps), 'time')}, {where}; {end}"
+    where = f"{'' if len(jumps) == 1 else 'most '}at step {worst.step} from {level:.4g} to {value:.4g}"
+    message = f"the training loss jumped {times(len(jumps))}, {where}; {end}"
     message += "" if back else ": look at the rows of that step and lower the learning rate"
     severity = Severity.INFO if back else Severity.WARNING
     span = jumps[0].step, jumps[-1].step
@@ -120,9 +121,10 @@ def gradient_explosions(context: Context) -> Finding | None:
         return None
     worst = max(jumps, key=lambda jump: jump.value / float(seen.level[jump.block]))
     level = float(seen.level[worst.block])
+    where = f"{'' if len(jumps) == 1 else 'most '}at step {worst.step} from {level:.3g} to {worst.value:.3g}"
     message = (
-        f"the gradient norm exploded {plural(len(jumps), 'time')}, most at step {worst.step} from {level:.3g} "
-        f"to {worst.value:.3g}; max_grad_norm=1.0 clips it; if it recurs, lower the learning rate"
+        f"the gradient norm exploded {times(len(jumps))}, {where}; max_grad_norm=1.0 clips it; if it recurs, lower the "
+        "learning rate"
     )
     span = jumps[0].step, jumps[-1].step
     return note(

@@ -161,8 +161,9 @@ def _scored(
     counts = np.array([at.size for at, _ in targets], dtype=np.int64)
     if not counts.any():
         raise DataError(
-            f"{eval_set.name}: none of its {len(eval_set)} rows has a label to score (all are -100, at position 0 or "
-            f"past the model's {context or 'last'} token); was the completion cut off, or masked with the prompt?"
+            f"{eval_set.name}: {'its only row has no' if len(eval_set) == 1 else f'none of its {len(eval_set)} rows has a'} "
+            f"label to score (all are -100, at position 0{'' if context is None else f' or past the {context} tokens the model takes'}"
+            "); was the completion cut off, or masked with the prompt?"
         )
     cut = (
         0

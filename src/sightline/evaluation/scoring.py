@@ -108,11 +108,15 @@ def _bound(eval_set: EvalSet, model: nn.Module, kind: Kind) -> ScoredRows:
         eval_set.prepared[key] = (causal_rows if kind is Kind.CAUSAL else aligned_rows)(eval_set, context)
     scored: ScoredRows = eval_set.prepared[key]
     if scored.cut_rows:
+        one = scored.cut_rows == 1
         _tell(
             eval_set,
-            f"{eval_set.name}: {scored.cut_rows} of {len(eval_set)} rows are longer than the model's {context} tokens "
-            f"and were cut; {scored.cut_labels} labelled tokens are not scored",
+            f"{eval_set.name}: {scored.cut_rows} of {len(eval_set)} rows {'is' if one else 'are'} longer than the model's "
+            f"{context} tokens and {'was' if one else 'were'} cut; labelled tokens not scored: {scored.cut_labels}",
         )
+    if empty := int((scored.token_counts == 0).sum()):
+        have = "has no labelled token and does" if empty == 1 else "have no labelled token and do"
+        _tell(eval_set, f"{eval_set.name}: {empty} of {len(eval_set)} rows {have} not count")
     return scored
 
 

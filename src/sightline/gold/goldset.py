@@ -231,7 +231,8 @@ def _parsed(text: str) -> Any:
 def _nothing_left(name: str, empty: Sequence[str]) -> str:
     if empty:
         columns = ", ".join(REFERENCE_COLUMNS)
-        return f"{name}: none of its {len(empty)} rows has a right answer; each needs one of {columns}"
+        no_row = "its only row has no" if len(empty) == 1 else f"none of its {len(empty)} rows has a"
+        return f"{name}: {no_row} right answer; each needs one of {columns}"
     return f"{name}: no rows; a gold set needs a prompt and its right answers in each row"
 
 

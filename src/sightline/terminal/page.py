@@ -8,6 +8,7 @@ from rich.text import Text
 
 from sightline.decisions import Verdict
 from sightline.decisions.rising import rising_rows
+from sightline.diagnosis.context import in_units_of
 from sightline.runs import Finding, Run, perplexity
 from sightline.terminal.chart import MIN_WIDTH, Marks, draw_chart, losses
 from sightline.terminal.judgement_page import answer_lines
@@ -120,7 +121,7 @@ def _verdict(verdict: Verdict, width: int) -> Iterator[Text]:
     keep = keep_line(verdict)
     if keep is not None:
         yield from wrap(keep, width, first="→ Keep ", rest="  ", style="bold")
-    why = printable(verdict.decision.why, 400)
+    why = printable(in_units_of(verdict.run, verdict.decision.why), 400)
     yield from wrap(f"{action_words(verdict)}: {why}", width, first="→ ", rest="  ")
 
 

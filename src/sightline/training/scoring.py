@@ -99,7 +99,8 @@ def score_file(
     losses = evaluate(loaded, eval_set, batch_tokens=batch_tokens)
     cut = int(rows.truncated.sum())
     if cut:
-        notes.append(f"{cut} of {len(rows)} rows are longer than {how.max_length} tokens and were cut")
+        are, were = ("is", "was") if cut == 1 else ("are", "were")
+        notes.append(f"{cut} of {len(rows)} rows {are} longer than {how.max_length} tokens and {were} cut")
     if rows.without_label:
         left_out = len(rows.without_label)
         told = "1 row has" if left_out == 1 else f"{left_out} rows have"
