@@ -70,7 +70,8 @@ def log_e_values(logs: Floats) -> Floats:
     """
     found = np.full(logs.shape, -np.inf)
     for n in range(FEWEST, logs.shape[1] + 1):
-        views = zip(*(list(itertools.chain.from_iterable(windows(row[:n]))) for row in logs), strict=True)
+        steps = np.arange(n, dtype=np.float64)
+        views = zip(*([view.values for view in windows(row[:n], steps)] for row in logs), strict=True)
         each = np.stack([_by_length(view) for view in views])
         found[:, n - 1] = np.logaddexp.reduce(each) - math.log(len(each))
     return found

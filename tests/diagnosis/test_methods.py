@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from sightline.diagnosis import diagnose
+from sightline.diagnosis.curve_noise import curve_noise
 from sightline.diagnosis.direction import training_direction
 from sightline.diagnosis.forecast import forecast
 from sightline.diagnosis.horizon import MEDIAN_GROWTH, Horizon, look_ahead
-from sightline.diagnosis.noise import curve_noise, student95
+from sightline.diagnosis.noise import student95
 from sightline.diagnosis.onset import locate_onset
 from sightline.diagnosis.paired import compare, rise_over_rows
-from sightline.diagnosis.rise import FEWEST, MARGIN, alarm_level, log_e_value, log_normal_cdf
+from sightline.diagnosis.rise import FEWEST, MARGIN, alarm_level, log_e_value, log_normal_cdf, weigh_rise
 from sightline.diagnosis.series import EvalSeries, block_means
 from sightline.diagnosis.trend import NOISE_FORGETTING, follow_trend
 from sightline.runs import Curve, ExampleLosses, Phase, Status
@@ -33,6 +34,52 @@ def test_noise_is_no_smaller_than_rounding():
     """A log that shows 1.5 at every evaluation has the noise of its last digit."""
     series = EvalSeries.of(run_of([1.5] * 12, significant_digits=4))
     assert curve_noise(series).sd == pytest.approx(1e-3 / 1.5 / math.sqrt(12.0))
+
+
+def at_steps(steps, losses):
+    """Return the evaluations of a run at these steps."""
+    return EvalSeries.of(run_of([], curves={"eval_loss": Curve.of(steps, losses)}))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [30, 60, 90, 120, 150, 180, 210, 240],
+        [10, 26, 119, 164, 236, 293, 334, 371, 407, 450],
+        [1, 2, 3, 4, 5, 6, 8, 9, 30],
+        [10, 20, 40, 80, 160, 320, 640],
+    ],
+)
+def test_a_smooth_fall_has_no_noise_wherever_it_is_evaluated(steps):
+    """An exponential to a floor, a multiple of it: the noise is a small part of a percent, evenly spaced or not."""
+    fall = 0.5 + 3.0 * np.exp(-np.array(steps) / 150.0)
+    assert curve_noise(at_steps(steps, fall)).sd < 0.004
+
+
+def test_few_evaluations_of_a_steep_fall_are_no_noise():
+    """A loss that halves within six evaluations: what a fall leaves over is below a percent, not the fall."""
+    at = np.arange(6)
+    series = EvalSeries.of(run_of(0.6 + 0.6 * np.exp(-0.8 * at)))
+    assert curve_noise(series).sd < 0.01
+
+
+def test_where_the_evaluations_lie_makes_no_rise():
+    """A fall that settles, looked at ever more often: by its index it would turn, by its steps it does not."""
+    steps = np.unique(np.round(400.0 * (1.0 - np.exp(-np.arange(1, 31) / 12.0)))).astype(int)
+    series = at_steps(steps, noisy(1.5 + np.exp(-steps / 60.0), 0.003))
+    found = weigh_rise(series)
+    assert found is not None and found.log_e < 0.0
+    shifted = at_steps(steps * 7 + 3, series.losses)
+    assert weigh_rise(shifted).log_e == pytest.approx(found.log_e)
+
+
+def test_a_rise_at_uneven_steps_is_found_where_it_is():
+    """Evaluations that come ever less often: the turn is a step, not a count of evaluations."""
+    steps = np.round(20.0 * 1.12 ** np.arange(30)).astype(int)
+    done = steps / steps[-1]
+    losses = (1.5 + np.exp(-12.0 * done)) * (1.0 + 0.5 * np.maximum(done - 0.5, 0.0))
+    found = locate_onset(at_steps(steps, noisy(losses, 0.003)))
+    assert found.low <= 0.5 * steps[-1] <= found.high
 
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(3, 3.182), (5, 2.571), (10, 2.228), (30, 2.042), (1e6, 1.960)])

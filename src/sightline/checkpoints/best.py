@@ -11,7 +11,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sightline.diagnosis.noise import Z95, curve_noise
+from sightline.diagnosis.curve_noise import curve_noise
+from sightline.diagnosis.noise import Z95
 from sightline.diagnosis.paired import compare
 from sightline.diagnosis.series import FEWEST_EVALUATIONS, EvalSeries
 from sightline.runs import Evaluation, Run

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sightline.diagnosis.noise import WINDOW, informative
+from sightline.diagnosis.noise import WINDOW, informative, places
 from sightline.diagnosis.rise import KEPT_AT_LEAST, log_evidence
 from sightline.diagnosis.series import EvalSeries, Floats, block_means
 from sightline.runs import Onset
@@ -32,12 +32,15 @@ def locate_onset(series: EvalSeries) -> Onset:
         Steps of evaluations.
     """
     logs, steps = series.learning_logs, series.learning_steps
+    at_steps = steps.astype(np.float64)
     size = 1
     if logs.size > WINDOW and int(logs.argmin()) < logs.size - WINDOW // 2:
         logs, size = block_means(logs, WINDOW)
-    values = informative(logs, KEPT_AT_LEAST)
+        at_steps, _ = block_means(at_steps, WINDOW)
+    values = informative(logs, KEPT_AT_LEAST, at_steps)
     turns = tuple(range(1, values.size - 2))
-    _, evidence = log_evidence(values, series.rounding, turns, slow_starts=True)
+    where = places(at_steps[-values.size :])
+    _, evidence = log_evidence(values, series.rounding, turns, where, slow_starts=True)
     likely = np.exp(evidence - evidence.max())
     low, high = _shortest(likely / likely.sum())
     first = len(steps) - values.size * size  # index of the first evaluation in the window

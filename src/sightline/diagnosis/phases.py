@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from sightline.diagnosis.best import before_the_rise, find_best, only_best
 from sightline.diagnosis.context import Context
+from sightline.diagnosis.curve_noise import curve_noise
 from sightline.diagnosis.direction import training_direction
 from sightline.diagnosis.divergence import evaluation_lost
 from sightline.diagnosis.evidence import Evidence, probability_of_rise
 from sightline.diagnosis.forecast import forecast
 from sightline.diagnosis.horizon import look_ahead
-from sightline.diagnosis.noise import curve_noise
 from sightline.diagnosis.onset import locate_onset
 from sightline.diagnosis.rise import weigh_rise
 from sightline.diagnosis.risen import explain_rise

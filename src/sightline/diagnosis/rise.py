@@ -28,12 +28,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from sightline.diagnosis.noise import PRIOR, WINDOW, informative, log_root_determinants, whiten
+from sightline.diagnosis.noise import PRIOR, WINDOW, informative, places, whiten
 from sightline.diagnosis.series import EvalSeries, Floats, block_means
+from sightline.diagnosis.shapes import Shapes, bends_of, first_rises, products, shapes_at, turning_points
 
 FEWEST = 4
 """Evaluations below which no rise can be told from noise of unknown size."""
@@ -51,12 +52,6 @@ ONE_LOOK = 2.6
 """Logarithm of the e-value that 5 % of curves that never rise exceed when looked at once, at their end; from there too."""
 RENEWED = 40
 """Evaluations after which a moving window is a new test: its oldest ones tell little of a rise."""
-AFTER = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40)  # evaluations after a turning point that is tried
-DECAYS = tuple(1.6**k for k in range(8))  # exponential falls, in evaluations: neighbours 60 % apart
-POWERS = (0.5, 1.0)  # falls as a power of the number of evaluations
-SETTLES = 4.0  # evaluations in which a rise that settles does so by 63 %
-RISES = (0.6, 0.2, 0.2)  # how probable: a ramp, a rise that settles, a step (memorising goes on)
-BENDS: Floats = np.array([0.05, 0.15, 0.3, 0.6, 1.0, 2.0, 4.0])  # c: starts of a fall, as shares of its lowest loss
 G_PRIOR = 20.0  # a rise is thought to be up to about sqrt(20) times its standard error
 SHRUNK = G_PRIOR / (1.0 + G_PRIOR)
 KEPT_AT_LEAST = 10
@@ -99,6 +94,28 @@ class RiseTest:
         return self.evaluations >= FEWEST_LIVE and self.log_e >= level
 
 
+class View(NamedTuple):
+    """A stretch of a curve that is looked at."""
+
+    values: Floats
+    """Logarithms of losses, shape (n,)."""
+    at: Floats | None
+    """Where they lie (noise.places), shape (n,), None where evenly."""
+
+
+class Fits(NamedTuple):
+    """How well falls and rises explain curves b, for every correlation r, turning point o, fall t and rise s."""
+
+    fell: Floats
+    """Log likelihood of falling then flat, (r, b, o, t)."""
+    left: Floats
+    """Squares it leaves, likewise."""
+    turned: Floats
+    """Log likelihood of falling then rising, (r, b, o, s, t)."""
+    remains: Floats
+    """Squares that leaves, likewise."""
+
+
 def weigh_rise(series: EvalSeries) -> RiseTest | None:
     """Weigh falling-then-rising against falling-then-flat.
 
@@ -115,23 +132,28 @@ def weigh_rise(series: EvalSeries) -> RiseTest | None:
     logs = series.learning_logs
     if logs.size < FEWEST:
         return None
-    each = []
-    for flatter, whole in windows(logs):
-        log_e = float(log_e_value(whole, series.rounding))
-        each += [log_e, log_e if flatter.size == whole.size else float(log_e_value(flatter, series.rounding))]
+    views = windows(logs, series.learning_steps.astype(np.float64))
+    each: list[float] = []
+    for i, view in enumerate(views):
+        same = i % 2 == 1 and view.values.size == views[i - 1].values.size  # there is no steep start
+        each.append(each[-1] if same else float(log_e_value(view.values, series.rounding, view.at)))
     # the mean of e-values is an e-value
     return RiseTest(float(np.logaddexp.reduce(each)) - math.log(len(each)), rise_height(logs), logs.size)
 
 
-def windows(logs: Floats) -> list[tuple[Floats, Floats]]:
+def windows(logs: Floats, steps: Floats) -> list[View]:
     """Return what is looked at: the last evaluations, and the whole run in blocks where it is longer.
 
     Each comes twice, without its steep start and with it: a start that fits one of the falls tells much of the noise,
     one that fits none would pass for noise itself.
     """
     coarse, size = block_means(logs, WINDOW)
+    scales = [(logs, steps)] if size == 1 else [(logs, steps), (coarse, block_means(steps, WINDOW)[0])]
+    sizes = [(informative(values, KEPT_AT_LEAST, at).size, min(values.size, WINDOW)) for values, at in scales]
     return [
-        (informative(scale, KEPT_AT_LEAST), scale[-WINDOW:]) for scale in ((logs,) if size == 1 else (logs, coarse))
+        View(values[-size:], places(at[-size:]))
+        for (values, at), both in zip(scales, sizes, strict=True)
+        for size in both
     ]
 
 
@@ -176,12 +198,13 @@ def log_normal_cdf(x: Floats) -> Floats:
     t = 1.0 / (1.0 + 0.5 * z)
     powers = np.zeros_like(t)
     for coefficient in reversed(ERFC):
-        powers = powers * t + coefficient
+        powers *= t
+        powers += coefficient
     tail = np.log(0.5 * t) - z * z + powers
     return np.asarray(np.where(x < 0.0, tail, np.log1p(-np.exp(tail))))
 
 
-def log_e_value(values: Floats, rounding: float = 0.0) -> Floats:
+def log_e_value(values: Floats, rounding: float = 0.0, at: Floats | None = None) -> Floats:
     """Logarithm of the e-value of falling-then-rising against falling-then-flat.
 
     Parameters
@@ -190,27 +213,24 @@ def log_e_value(values: Floats, rounding: float = 0.0) -> Floats:
         Logarithms of validation losses, FEWEST <= n <= WINDOW; every row is a curve of its own.
     rounding : float
         Standard deviation of their rounding error.
+    at : ndarray of float, shape (n,), optional
+        Where they lie (noise.places), where not evenly.
 
     Returns
     -------
     ndarray of float, shape (...)
     """
     n = values.shape[-1]
-    null, turned = log_evidence(values, rounding, turning_points(n))
+    null, turned = log_evidence(values, rounding, turning_points(n), at)
     later = _log_sum(turned, (-1,)) - math.log(turned.shape[-1]) - null
-    at_once = _rose_at_once(values.reshape(-1, n), rounding).reshape(later.shape)
+    at_once = _rose_at_once(values.reshape(-1, n), rounding, at).reshape(later.shape)
     # any evaluation may be the turning point, the first as well as another
     both = np.logaddexp(later + math.log1p(-1.0 / n), at_once - math.log(n))
     return np.maximum(both, LEAST_LOG)
 
 
-def turning_points(n: int) -> tuple[int, ...]:
-    """Indices of the last evaluation before a rise that are tried for n evaluations."""
-    return tuple(n - 1 - after for after in AFTER if n - after >= 2)
-
-
 def log_evidence(
-    values: Floats, rounding: float, turns: tuple[int, ...], *, slow_starts: bool = False
+    values: Floats, rounding: float, turns: tuple[int, ...], at: Floats | None, *, slow_starts: bool = False
 ) -> tuple[Floats, Floats]:
     """Marginal likelihoods of "never rises" and of "rises after o" for each turning point o.
 
@@ -222,6 +242,8 @@ def log_evidence(
         Standard deviation of their rounding error, added to what is left over.
     turns : tuple of int, length k
         Turning points o: index of the last evaluation that has not risen.
+    at : ndarray of float, shape (n,), or None
+        Where they lie (noise.places), None where evenly.
     slow_starts : bool
         Whether rises that accelerate (squares) are tried too.
 
@@ -233,33 +255,35 @@ def log_evidence(
     """
     n = values.shape[-1]
     curves = values.reshape(-1, n)
-    bends = _bends(curves)
+    bends = bends_of(curves)
     null, either = np.empty(len(curves)), np.empty((len(curves), len(turns)))
     for bend in np.unique(bends):
         rows = bends == bend
-        usual = turns == turning_points(n) and not slow_starts
-        shapes = _usual_shapes(n, bend) if usual else _shapes(n, turns, bend, slow_starts=slow_starts)
+        shapes = shapes_at(n, at, turns, bend, slow_starts=slow_starts)
         null[rows], either[rows] = _weigh(curves[rows], rounding, shapes)
     return null.reshape(values.shape[:-1]), either.reshape(*values.shape[:-1], len(turns))
 
 
-def _bends(curves: Floats) -> Floats:
-    """Return c of each curve (b, n), the nearest of BENDS."""
-    above = np.expm1(curves[:, 0] - curves.min(axis=1))
-    return np.asarray(BENDS[np.abs(np.log1p(above[:, None]) - np.log1p(BENDS)).argmin(axis=1)])
-
-
-def _weigh(curves: Floats, rounding: float, shapes: _Shapes) -> tuple[Floats, Floats]:
+def _weigh(curves: Floats, rounding: float, shapes: Shapes) -> tuple[Floats, Floats]:
     """Weigh curves (b, n) of one bend: (b,) and (b, o)."""
+    fits = fit(curves, shapes, curves.shape[1] * rounding**2 + NOISE_FREEDOM * USUAL_NOISE**2, NOISE_FREEDOM)
+    null = _log_mean(fits.fell, (0, 2, 3), PRIOR.size)
+    return null, _log_mean(fits.turned, (0, 3, 4), PRIOR.size * shapes.probable.size)
+
+
+def fit(curves: Floats, shapes: Shapes, believed: float, believed_freedom: float) -> Fits:
+    """Fit every fall, and every rise after it, to curves (b, n) of one bend.
+
+    ``believed`` are squares that are left whatever fits, and that many degrees of freedom are behind them.
+    """
     n = curves.shape[1]
-    white, total = _left_by_level(curves, shapes.level, rounding)
-    fall = _products(white, shapes.falls)  # (r, b, o, t)
-    rise = _products(white, shapes.rises)  # (r, b, o, s)
+    white, total = _left_by_level(curves, shapes.level, believed)
+    fall = products(white, shapes.falls)  # (r, b, o, t)
+    rise = products(white, shapes.rises)  # (r, b, o, s)
     weight = (np.log(PRIOR) - shapes.log_scale)[:, None, None, None]
-    freedom = n - 2 + NOISE_FREEDOM
+    freedom = n - 2 + believed_freedom
     left = np.maximum(total[..., None, None] - fall**2, 1e-12 * total[..., None, None])  # by a and b
     fell = weight - 0.5 * freedom * np.log(left) + _log_positive(fall, left, freedom)
-    null = _log_mean(fell, (0, 2, 3), PRIOR.size)
     across = shapes.overlaps[:, None]  # (r, 1, o, s, t)
     lengths = np.maximum(shapes.lengths[..., None] - shapes.overlaps**2, 1e-9)[:, None]
     product = rise[..., None] - across * fall[:, :, :, None, :]
@@ -267,15 +291,14 @@ def _weigh(curves: Floats, rounding: float, shapes: _Shapes) -> tuple[Floats, Fl
     turned, remains = _add_rise(weight[..., None], size, left[:, :, :, None], freedom)
     turned += _log_positive(fall[:, :, :, None, :] - SHRUNK * across * product / lengths, remains, freedom)
     turned += np.log(shapes.probable)[:, None]
-    either = _log_mean(turned, (0, 3, 4), PRIOR.size * shapes.probable.size)
-    return null, either
+    return Fits(fell, left, turned, remains)
 
 
-def _rose_at_once(curves: Floats, rounding: float) -> Floats:
+def _rose_at_once(curves: Floats, rounding: float, at: Floats | None) -> Floats:
     """Logarithm of the e-value of "rises from the first evaluation on" against "flat": where nothing falls, b is out."""
     n = curves.shape[1]
-    level, rises, lengths, log_scale = _first_rises(n)
-    white, total = _left_by_level(curves, level, rounding)
+    level, rises, lengths, log_scale = first_rises(n, at)
+    white, total = _left_by_level(curves, level, n * rounding**2 + NOISE_FREEDOM * USUAL_NOISE**2)
     left = total[..., None]
     weight = (np.log(PRIOR) - log_scale)[:, None, None]
     freedom = n - 1 + NOISE_FREEDOM
@@ -285,16 +308,11 @@ def _rose_at_once(curves: Floats, rounding: float) -> Floats:
     return _log_mean(risen, (0, 2), PRIOR.size) - _log_sum(flat, (0, 2))
 
 
-def _left_by_level(curves: Floats, level: Floats, rounding: float) -> tuple[Floats, Floats]:
-    """Whitened curves (r, b, n), and the squares that a alone leaves of each (r, b).
-
-    Whatever fits, those of the rounding are left, and those that are believed of the noise.
-    """
-    n = curves.shape[1]
+def _left_by_level(curves: Floats, level: Floats, believed: float) -> tuple[Floats, Floats]:
+    """Whitened curves (r, b, n), and the squares that a alone leaves of each (r, b), with those believed beforehand."""
     white = whiten(curves - curves.mean(axis=1, keepdims=True))
-    floor = n * max(rounding, 1e-12) ** 2 + NOISE_FREEDOM * USUAL_NOISE**2
     squares = np.einsum("rbn,rbn->rb", white, white) - (white @ level[:, :, None])[..., 0] ** 2
-    return white, np.maximum(squares, 0.0) + floor
+    return white, np.maximum(squares, 0.0) + believed
 
 
 def _add_rise(weight: Floats, size: Floats, left: Floats, freedom: float) -> tuple[Floats, Floats]:
@@ -305,85 +323,9 @@ def _add_rise(weight: Floats, size: Floats, left: Floats, freedom: float) -> tup
     return likely + _log_positive(math.sqrt(SHRUNK) * size, remains, freedom), remains
 
 
-def _level(n: int) -> tuple[Floats, Floats]:
-    """Return the whitened constant (r, n), of length 1, and the log scale it brings (r,)."""
-    one = whiten(np.ones(n))
-    length = np.sqrt(np.einsum("rn,rn->r", one, one))
-    return one / length[:, None], log_root_determinants(n) + np.log(length)
-
-
-@lru_cache(maxsize=WINDOW)
-def _first_rises(n: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """Level (r, n), rises from the first evaluation on (r, s, n), their squared lengths (r, s), log scale (r,)."""
-    after = np.arange(n, dtype=np.float64)
-    level, log_scale = _level(n)
-    rises = _without_level(whiten(np.stack([after, 1.0 - np.exp(-after / SETTLES)])[None]), level)[:, 0]
-    return level, rises, np.einsum("rsn,rsn->rs", rises, rises), log_scale
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Shapes:
-    """What n evaluations may look like, whitened for every correlation r, turning point o, fall t and rise s."""
-
-    level: Floats  # (r, n), length 1
-    falls: Floats  # (r, o, t, n), orthogonal to level, length 1
-    rises: Floats  # (r, o, s, n), orthogonal to level
-    overlaps: Floats  # (r, o, s, t), rises with falls
-    lengths: Floats  # (r, o, s), squared lengths of the rises
-    probable: Floats  # (s,), of the rises
-    log_scale: Floats  # (r,)
-
-
-@lru_cache(maxsize=2 * WINDOW)
-def _usual_shapes(n: int, bend: float) -> _Shapes:
-    return _shapes(n, turning_points(n), bend)
-
-
-def _shapes(n: int, turns: tuple[int, ...], bend: float, *, slow_starts: bool = False) -> _Shapes:
-    index = np.arange(n, dtype=np.float64)
-    turn = np.array(turns, dtype=np.float64)[:, None]
-    before = np.minimum(index, turn)  # (o, n): the fall ends at the turning point
-    losses = (
-        [np.exp(-before / decay) for decay in DECAYS]
-        + [(before + 1.0) ** -power for power in POWERS]
-        + [1.0 - before / n]
-    )
-    falls = [np.log1p(bend * loss) for loss in losses]
-    after = np.maximum(index - turn, 0.0)
-    rises = [after, 1.0 - np.exp(-after / SETTLES), (after > 0.0).astype(np.float64)]
-    probable = np.array(RISES)
-    if slow_starts:
-        rises.append(after**2 / n)
-        probable = np.array([0.5 * RISES[0], *RISES[1:], 0.5 * RISES[0]])
-    level, log_scale = _level(n)
-    white_falls = _without_level(whiten(np.stack(falls, axis=1)), level)
-    white_falls /= np.sqrt(np.einsum("rotn,rotn->rot", white_falls, white_falls))[..., None]
-    white_rises = _without_level(whiten(np.stack(rises, axis=1)), level)
-    return _Shapes(
-        level,
-        white_falls,
-        white_rises,
-        np.einsum("rosn,rotn->rost", white_rises, white_falls),
-        np.einsum("rosn,rosn->ros", white_rises, white_rises),
-        probable,
-        log_scale,
-    )
-
-
-def _without_level(shapes: Floats, level: Floats) -> Floats:
-    """Take the constant out of whitened shapes (r, o, t, n)."""
-    return np.asarray(shapes - np.einsum("rotn,rn->rot", shapes, level)[..., None] * level[:, None, None, :])
-
-
 def _log_positive(estimate: Floats, left_over: Floats, freedom: float) -> Floats:
     """Logarithm of the probability that a coefficient with this estimate, of unit length, is above zero."""
     return log_normal_cdf(estimate * np.sqrt(freedom / left_over))
-
-
-def _products(white: Floats, shapes: Floats) -> Floats:
-    """Inner products of whitened curves (r, b, n) with shapes (r, o, t, n): (r, b, o, t)."""
-    r, o, t, n = shapes.shape
-    return np.asarray((white @ shapes.reshape(r, o * t, n).transpose(0, 2, 1)).reshape(r, -1, o, t))
 
 
 def _log_mean(logs: Floats, axes: tuple[int, ...], summed: int) -> Floats:
