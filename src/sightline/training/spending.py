@@ -27,6 +27,8 @@ FREE_S = 1.0
 """Seconds that evaluations may take in any case: a run of a few seconds is there to be looked at."""
 RECENT = 7
 """Last steps whose median tells how quick steps are now: three slow ones among them do not show."""
+SAME_PACE = 2.0
+"""Steps up to this many times as long or as short go at the same pace: a few of them do not tell more."""
 PACES = 8.0
 """Most that a cost is scaled by where steps are quicker or slower than when it was taken: other work slows both alike."""
 KEPT_BACK = 0.5
@@ -141,4 +143,6 @@ class Spending:
     def _pace(self, step: int) -> float:
         """How many times as long a step that is still to come takes as one did when costs were taken."""
         step_s = self._step_s(step)
-        return min(max(step_s / self.pace_s, 1.0 / PACES), PACES) if step_s > 0 and self.pace_s > 0 else 1.0
+        if step_s <= 0 or self.pace_s <= 0 or 1.0 / SAME_PACE < step_s / self.pace_s < SAME_PACE:
+            return 1.0
+        return min(max(step_s / self.pace_s, 1.0 / PACES), PACES)
