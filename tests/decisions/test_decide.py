@@ -151,6 +151,18 @@ def test_the_kept_checkpoint_is_named_where_it_is_saved():
         assert decision.keep_checkpoint == name
 
 
+def test_an_unsaved_best_step_is_kept_by_the_checkpoint_that_equals_it():
+    """Of a run that is over; one that goes on may save the best step in a moment."""
+    losses = {1: 2.0, 2: 1.6, 3: 1.5, 4: 1.46, 5: 1.452, 6: 1.451, 7: 1.45, 8: 1.4505, 9: 1.452, 10: 1.453}
+    saved = tuple(Checkpoint(20 * k, Path(f"out/checkpoint-{20 * k}")) for k in (2, 5, 10))
+    run = run_of(list(losses.values()), learnt(40), checkpoints=saved, status=Status.FINISHED)
+    verdict = judge_run(run)
+    assert verdict.decision.keep_step == 140 and verdict.decision.keep_checkpoint == "checkpoint-100"
+    found = next(f for f in verdict.diagnosis.findings if f.kind == "best_not_saved")
+    assert found.evidence["nearest"] == 100
+    assert judge_run(replace(run, status=Status.RUNNING)).decision.keep_checkpoint is None
+
+
 def test_a_stricter_false_alarm_takes_more_evidence():
     """At one in a million the same rise is not called."""
     run = replace(run_of(noisy(turning(40), 0.01, 2)[:29], learnt(116)), status=Status.RUNNING)

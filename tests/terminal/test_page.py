@@ -63,6 +63,15 @@ def test_a_million_points_are_drawn_at_once():
     assert time.process_time() - began < 1.0
 
 
+def test_a_page_says_a_thing_once():
+    """The reason to stop a broken run is its finding, and stands there; its numbers are in the sentence."""
+    verdict = verdicts.diverged()
+    found = verdict.diagnosis.findings[0]
+    said = replace(verdict, decision=replace(verdict.decision, why=f"the training broke: {found.message}"))
+    text = " ".join(_text(verdict_page(said, width=100)).split())
+    assert text.count(found.message) == 1 and "the training broke; " in text
+
+
 def test_a_run_that_is_over_is_not_told_to_stop():
     """A finished run cannot be stopped any more."""
     verdict = verdicts.textbook()

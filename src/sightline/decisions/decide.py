@@ -34,7 +34,7 @@ def decide(run: Run, diagnosis: Diagnosis, policy: Policy) -> Decision:
         keep, why = choice.step, f"{why}; the gold set speaks for {choice.checkpoint}: {choice.why}"
     if action is Action.STOP and not policy.stop_early and run.status is Status.RUNNING:
         action, why = Action.CONTINUE, f"{why}; stopping early is switched off"
-    return Decision(action, keep, checkpoint_of(run, keep), why)
+    return Decision(action, keep, checkpoint_of(run, keep) or _equal_checkpoint(run, diagnosis, keep), why)
 
 
 def step_to_keep(diagnosis: Diagnosis) -> int | None:
@@ -60,6 +60,16 @@ def gold_choice(run: Run) -> Choice | None:
 def checkpoint_of(run: Run, step: int | None) -> str | None:
     """Return the folder name of the saved state at a step, None if there is none."""
     return next((c.path.name for c in run.checkpoints if c.step == step and not c.deleted), None)
+
+
+def _equal_checkpoint(run: Run, diagnosis: Diagnosis, keep: int | None) -> str | None:
+    """Return the best of the checkpoints that cannot be told apart from an unsaved best step, None if there is none."""
+    best, curve = diagnosis.best, run.eval_loss
+    if best is None or curve is None or best.step != keep or run.status is Status.RUNNING:
+        return None  # of a run that goes on the best step may be saved in a moment
+    losses = {c.step: curve.at(c.step) for c in run.checkpoints if not c.deleted and c.step in best.equivalent_steps}
+    known = {step: loss for step, loss in losses.items() if loss is not None}
+    return checkpoint_of(run, min(known, key=known.__getitem__)) if known else None
 
 
 def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]:

@@ -138,11 +138,12 @@ def unsaved_best(context: Context) -> Finding | None:
         return None
     if run.status is Status.RUNNING and best.step == int(context.series.steps[-1]):
         return None  # checkpoints are saved after the evaluation of their step
+    losses = {int(s): float(v) for s, v in zip(context.series.steps, context.series.losses, strict=True)}
     equal = [step for step in kept if step in best.equivalent_steps]
     if equal:
-        message = f"step {best.step} was not saved, but checkpoint {equal[-1]} cannot be told apart from it: keep that"
-        return note("best_not_saved", Severity.INFO, message, (best.step, best.step), nearest=equal[-1])
-    losses = {int(s): float(v) for s, v in zip(context.series.steps, context.series.losses, strict=True)}
+        nearest = min(equal, key=losses.__getitem__)
+        message = f"step {best.step} was not saved, but checkpoint {nearest} cannot be told apart from it: keep that"
+        return note("best_not_saved", Severity.INFO, message, (best.step, best.step), nearest=nearest)
     measured = [step for step in kept if step in losses]
     nearest = min(measured, key=losses.__getitem__) if measured else min(kept, key=lambda step: abs(step - best.step))
     cost = f", {percent(losses[nearest] / best.eval_loss - 1.0, 1)} worse" if measured and best.eval_loss > 0.0 else ""

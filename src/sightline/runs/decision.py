@@ -21,6 +21,7 @@ class Decision:
     keep_step: int | None
     """``global_step`` whose weights to keep; None when no evaluation tells."""
     keep_checkpoint: str | None
-    """Folder name of the saved checkpoint that holds them, for example ``checkpoint-600``; None if none was saved."""
+    """Folder name of the saved checkpoint to keep, for example ``checkpoint-600``: that of ``keep_step``, or, of a run that
+    is over and did not save it, the best of those that cannot be told apart from it; None if there is neither."""
     why: str
     """One sentence."""

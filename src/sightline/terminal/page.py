@@ -13,7 +13,7 @@ from sightline.runs import Finding, Run, perplexity
 from sightline.terminal.chart import MIN_WIDTH, Marks, draw_chart, losses
 from sightline.terminal.judgement_page import answer_lines
 from sightline.terminal.layout import columns, fit, for_terminal, words_width, wrap
-from sightline.terminal.text import UNICODE, Glyphs, number_text, printable, short_number
+from sightline.terminal.text import UNICODE, Glyphs, number_text, printable
 from sightline.terminal.words import (
     FORMAT_NAMES,
     PHASE_STYLES,
@@ -121,8 +121,16 @@ def _verdict(verdict: Verdict, width: int) -> Iterator[Text]:
     keep = keep_line(verdict)
     if keep is not None:
         yield from wrap(keep, width, first="→ Keep ", rest="  ", style="bold")
-    why = printable(in_units_of(verdict.run, verdict.decision.why), 400)
+    why = printable(in_units_of(verdict.run, _said_once(verdict)), 400)
     yield from wrap(f"{action_words(verdict)}: {why}", width, first="→ ", rest="  ")
+
+
+def _said_once(verdict: Verdict) -> str:
+    """Return why, without the sentence of a finding that stands below."""
+    why = verdict.decision.why
+    for finding in verdict.diagnosis.findings:
+        why = why.replace(f": {finding.message}", "; how, and what to do, stands below")
+    return why
 
 
 def _numbers(verdict: Verdict, width: int) -> Iterator[Text]:
@@ -238,17 +246,6 @@ def _finding(finding: Finding, run: Run, width: int) -> Iterator[Text]:
     kind = printable(finding.kind, 60).replace("_", " ") + where
     yield Text("  ").append(head, style=style).append(fit(kind, max(8, width - 2 - len(head))))
     yield from wrap(printable(finding.message, 800), width, first=indent)
-    evidence = " · ".join(
-        f"{printable(name, 30).replace('_', ' ')} {_evidence_text(value)}"
-        for name, value in finding.evidence.items()
-        if value is not None
-    )
-    if evidence:
-        yield from wrap(evidence, width, first=indent, style="dim")
-
-
-def _evidence_text(value: float | int | str | None) -> str:
-    return short_number(value) if isinstance(value, float) else printable(value, 60)
 
 
 def _damage(run: Run, width: int) -> Iterator[Text]:

@@ -143,7 +143,10 @@ def keep_line(verdict: Verdict) -> str | None:
     valued = "" if loss is None else f", validation loss {number_text(loss)}"
     what = f"{unit(run)} {decision.keep_step}{valued}"
     if decision.keep_checkpoint is not None:
-        return f"{printable(decision.keep_checkpoint, 60)} ({what})"
+        kept = printable(decision.keep_checkpoint, 60)
+        other = next((c for c in run.checkpoints if c.path.name == decision.keep_checkpoint), None)
+        equal = other is not None and other.step != decision.keep_step
+        return f"{kept}, as good as {what}, which was not saved" if equal else f"{kept} ({what})"
     saved = [c for c in run.checkpoints if not c.deleted]
     if not saved:
         return f"{what}; the log names no checkpoint of it"
