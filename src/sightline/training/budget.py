@@ -102,10 +102,10 @@ def why_above(spending: Spending, share: float, evaluations: int) -> str:
     evaluations : int
         How many there were, the base model's among them.
     """
-    if share / (1.0 - share) * spending.trained_s < FREE_S:
-        return f"{spending.spent_s:.1f} s in all are not spared in so short a run"
     if spending.last_step < spending.total_steps:
         return "the run ended before the base model's evaluation and the check of the best weights were paid off"
-    if evaluations <= FEWEST + 2:
+    if evaluations <= FEWEST + 2 and spending.spent_s > FREE_S:
         return f"a run has {FEWEST} evaluations at least, and this one is short"
+    if share / (1.0 - share) * spending.trained_s < FREE_S:
+        return f"{spending.spent_s:.1f} s in all are not spared in so short a run"
     return "steps were quicker, or evaluations slower, than they had been"
