@@ -81,7 +81,8 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
     if score is not None:
         return _by_score(run, score, policy)
     if forecast is None or best is None:
-        return Action.CONTINUE, "too little is known to stop"
+        what = "say whether more steps would have helped" if run.has_ended else "stop"
+        return Action.CONTINUE, f"too little is known to {what}"
     if run.has_ended:
         return _look_back(diagnosis, forecast, best)
     if forecast.warming_up:
