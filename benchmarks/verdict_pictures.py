@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _simulated import HARMLESS, simulate
 from rules import merged
 from sightline.decisions import judge_run, replay
+from sightline.diagnosis.context import portion
 from sightline.runs import Phase
-from sightline.terminal.text import percent
 from verdict_real import EXTRA_SPENT, MOST_REGRET
 
 FLOOR = 1e-3  # regrets below are drawn here: the axis is logarithmic
@@ -69,7 +69,7 @@ def draw_phases(path: Path) -> None:
         evaluated = run.curves["eval_loss"]
         axes.plot(evaluated.steps, evaluated.values, ".-", color="tab:blue", markersize=4, label="validation")
         sure = verdict.diagnosis.confidence
-        said = verdict.diagnosis.phase.value + ("" if sure is None else f" ({percent(sure)})")
+        said = verdict.diagnosis.phase.value + ("" if sure is None else f" ({portion(sure)})")
         if verdict.diagnosis.phase is not Phase(phase):
             raise SystemExit(f"the run drawn for {phase} is called {said}: choose another")
         if (onset := verdict.diagnosis.onset) is not None:
