@@ -11,9 +11,11 @@ same at every call, so that equal curves get equal answers.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sightline.diagnosis.horizon import Horizon
 from sightline.diagnosis.noise import Z95
@@ -60,8 +62,8 @@ def forecast(series: EvalSeries, trend: Trend, horizon: Horizon, worthwhile_gain
         return np.asarray(np.log((growth * step + trend.offset) / (step + trend.offset)))
 
     growth = horizon.draw(PATHS)
-    gain, weights = _gains(state, best, away(growth))
-    near, _ = _gains(state, best, away(np.full(PATHS, NEAR)))
+    start = _Start.of(state, best)
+    weights, gain, near = start.weights, start.gains(away(growth)), start.gains(away(np.full(PATHS, NEAR)))
     return Forecast(
         chance=_share(gain, weights, band) if growth.max() > 1.0 else 0.0,
         expected_gain=float(weights @ -np.expm1(-np.clip(gain, 0.0, most)).mean(axis=0)),
@@ -85,32 +87,52 @@ def best_level(logs: Floats) -> float:
     return min(float(np.convolve(logs, np.full(3, 1.0 / 3.0), "valid").min()), float(logs[-2:].mean()))
 
 
-def _gains(state: TrendState, best: float, distance: Floats) -> tuple[Floats, Floats]:
-    """Return how far each path dips below the best level within a distance in log time, and the paths' weights."""
-    weights = state.weights
-    counts = np.flatnonzero(weights > NEGLIGIBLE)
-    weights = weights[counts] / weights[counts].sum()
-    shocks = _shocks()[:, :, :, counts]
-    freedom = np.maximum(state.freedom[:PACES], FIRST_FREEDOM)
-    shares = _chi_square_shares(tuple(freedom.round(6).tolist()))
-    sd = np.sqrt(state.noise_variance[counts] / shares[:, counts % PACES])
-    p11, p12, p22 = state.covariance[:, counts]
-    root = np.sqrt(np.maximum(p11, 1e-12))
-    level = state.mean[0, counts] + sd * root * shocks[0, 0]
-    rest = np.sqrt(np.maximum(p22 - (p12 / root) ** 2, 0.0))
-    slope = state.mean[1, counts] + sd * (p12 / root * shocks[0, 0] + rest * shocks[0, 1])
-    best_so_far = np.minimum(best, level)  # what has just been reached is not still to come
-    stride = distance[:, None] / STRIDES
-    fade = np.exp(-stride)
-    slope_shock = sd * np.sqrt(SLOPE_SHOCKS[counts] * stride)
-    level_shock = sd * np.sqrt(LEVEL_SHOCKS[counts] * stride + SLOPE_SHOCKS[counts] * stride**3 / 12.0)
-    lowest = np.full(level.shape, np.inf)
-    for i in range(1, STRIDES + 1):
-        shock = slope_shock * shocks[i, 1]
-        level = level + (1.0 - fade) * slope + 0.5 * stride * shock + level_shock * shocks[i, 0]
-        slope = fade * slope + shock
-        np.minimum(lowest, level, out=lowest)
-    return best_so_far - lowest, weights
+@dataclass(frozen=True, eq=False, slots=True)
+class _Start:
+    """Where the paths of each filter that counts begin, a column a filter."""
+
+    weights: Floats
+    counts: NDArray[np.intp]
+    shocks: Floats
+    sd: Floats
+    level: Floats
+    slope: Floats
+    best: Floats
+
+    @classmethod
+    def of(cls, state: TrendState, best: float) -> _Start:
+        """Draw noise, level and slope now."""
+        weights = state.weights
+        counts = np.flatnonzero(weights > NEGLIGIBLE)
+        weights = weights[counts] / weights[counts].sum()
+        shocks = np.take(_shocks(), counts, axis=3)
+        freedom = np.maximum(state.freedom[:PACES], FIRST_FREEDOM)
+        shares = _chi_square_shares(tuple(freedom.round(6).tolist()))
+        sd = np.sqrt(state.noise_variance[counts] / shares[:, counts % PACES])
+        p11, p12, p22 = state.covariance[:, counts]
+        root = np.sqrt(np.maximum(p11, 1e-12))
+        level = state.mean[0, counts] + sd * root * shocks[0, 0]
+        rest = np.sqrt(np.maximum(p22 - (p12 / root) ** 2, 0.0))
+        slope = state.mean[1, counts] + sd * (p12 / root * shocks[0, 0] + rest * shocks[0, 1])
+        # what has just been reached is not still to come
+        return cls(weights, counts, shocks, sd, level, slope, np.minimum(best, level))
+
+    def gains(self, distance: Floats) -> Floats:
+        """Return how far each path dips below the best level within a distance in log time."""
+        stride = distance[:, None] / STRIDES
+        fade = np.exp(-stride)
+        reach, half = 1.0 - fade, 0.5 * stride
+        levels, slopes = LEVEL_SHOCKS[self.counts], SLOPE_SHOCKS[self.counts]
+        slope_shock = self.sd * np.sqrt(slopes * stride)
+        level_shock = self.sd * np.sqrt(levels * stride + slopes * stride**3 / 12.0)
+        level, slope = self.level, self.slope
+        lowest = np.full(level.shape, np.inf)
+        for of_level, of_slope in self.shocks[1:]:
+            shock = slope_shock * of_slope
+            level = level + reach * slope + half * shock + level_shock * of_level
+            slope = fade * slope + shock
+            np.minimum(lowest, level, out=lowest)
+        return np.asarray(self.best - lowest)
 
 
 @lru_cache(maxsize=1)
