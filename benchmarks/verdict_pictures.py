@@ -98,7 +98,9 @@ def draw_rise(tables: dict[str, list[dict[str, Any]]], bounds: list[dict[str, An
     axes.axvspan(95, 102, color=OURS, alpha=0.15, linewidth=0, label="target: at least 95 % found in time")
     for known in bounds:
         if known["correlation"] == 0.0 and len(known["correlations"]) > 1 and not known["noise_known"]:
-            axes.axvline(100 * known["in_time"], color=OURS, linestyle=":", label="bound for what is found in time")
+            axes.axvline(
+                100 * known["in_time"], color=OURS, linestyle=":", label="found by a Bayes factor that knows the falls"
+            )
     at = range(len(order))
     alarms, found = (100 * np.array([rows[title][i] for title in order]) for i in (0, 1))
     axes.hlines(at, alarms, found, color="0.85", linewidth=1)
