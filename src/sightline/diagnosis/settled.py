@@ -13,7 +13,7 @@ from sightline.diagnosis.median import median
 from sightline.diagnosis.plateau import plateau
 from sightline.diagnosis.rise import FEWEST_LIVE, rise_height
 from sightline.diagnosis.series import EvalSeries
-from sightline.runs import Finding, Phase, Severity
+from sightline.runs import Finding, Phase, Severity, Status
 
 SURE_ENOUGH = 0.5
 """A phase less likely than this is not named."""
@@ -38,11 +38,11 @@ def without_rise(
     slight = rise is not None and rise.height <= worthwhile_gain
     risen = 0.0 if slight else evidence.risen
     if risen > SURE_ENOUGH and rise is not None:
-        told = (
-            "evaluations in its last part would have told: next time evaluate more often"
-            if context.ended
-            else "the next evaluations will tell"
-        )
+        told = "more evaluations would tell"  # of a log that does not say whether its run goes on
+        if context.ended:
+            told = "evaluations in its last part would have told: next time evaluate more often"
+        elif context.run.status is Status.RUNNING:
+            told = "the next evaluations will tell"
         message = (
             f"the validation loss may have turned up after step {evidence.best.step} (probability {portion(risen)}), which "
             f"is not enough to call it; {told}, and a larger validation set would tell sooner"
