@@ -24,6 +24,8 @@ from sightline.diagnosis.trend import FIRST_FREEDOM, LEVEL_SHOCKS, PACES, SLOPE_
 from sightline.runs import Forecast
 
 PATHS = 256
+PATH_TYPE = np.float32
+"""Of the paths: seven digits of what is drawn at random are plenty, and they are drawn out in half the time."""
 STRIDES = 12  # points at which a path is looked at
 TAIL_FREEDOM = 3.0
 """Degrees of freedom of the shocks (Student's t of variance one): the fewest whole ones of finite variance."""
@@ -93,11 +95,12 @@ class _Start:
 
     weights: Floats
     counts: NDArray[np.intp]
-    shocks: Floats
-    sd: Floats
-    level: Floats
-    slope: Floats
-    best: Floats
+    shocks: NDArray[np.float32]
+    """Of level and slope at every stride, shape (STRIDES, 2, PATHS, n)."""
+    sd: NDArray[np.float32]
+    height: NDArray[np.float32]
+    """Level now above the best so far, a difference of logarithms, shape (PATHS, n)."""
+    slope: NDArray[np.float32]
 
     @classmethod
     def of(cls, state: TrendState, best: float) -> _Start:
@@ -106,42 +109,47 @@ class _Start:
         counts = np.flatnonzero(weights > NEGLIGIBLE)
         weights = weights[counts] / weights[counts].sum()
         shocks = np.take(_shocks(), counts, axis=3)
+        now = shocks[0].astype(np.float64)
         freedom = np.maximum(state.freedom[:PACES], FIRST_FREEDOM)
         shares = _chi_square_shares(tuple(freedom.round(6).tolist()))
         sd = np.sqrt(state.noise_variance[counts] / shares[:, counts % PACES])
         p11, p12, p22 = state.covariance[:, counts]
         root = np.sqrt(np.maximum(p11, 1e-12))
-        level = state.mean[0, counts] + sd * root * shocks[0, 0]
+        height = state.mean[0, counts] - best + sd * root * now[0]
         rest = np.sqrt(np.maximum(p22 - (p12 / root) ** 2, 0.0))
-        slope = state.mean[1, counts] + sd * (p12 / root * shocks[0, 0] + rest * shocks[0, 1])
-        # what has just been reached is not still to come
-        return cls(weights, counts, shocks, sd, level, slope, np.minimum(best, level))
+        slope = state.mean[1, counts] + sd * (p12 / root * now[0] + rest * now[1])
+        return cls(weights, counts, shocks[1:], *(each.astype(PATH_TYPE) for each in (sd, height, slope)))
 
     def gains(self, distance: Floats) -> Floats:
         """Return how far each path dips below the best level within a distance in log time."""
-        stride = distance[:, None] / STRIDES
+        stride = (distance[:, None] / STRIDES).astype(PATH_TYPE)
         fade = np.exp(-stride)
         reach, half = 1.0 - fade, 0.5 * stride
-        levels, slopes = LEVEL_SHOCKS[self.counts], SLOPE_SHOCKS[self.counts]
+        levels, slopes = (each[self.counts].astype(PATH_TYPE) for each in (LEVEL_SHOCKS, SLOPE_SHOCKS))
         slope_shock = self.sd * np.sqrt(slopes * stride)
         level_shock = self.sd * np.sqrt(levels * stride + slopes * stride**3 / 12.0)
-        level, slope = self.level, self.slope
-        lowest = np.full(level.shape, np.inf)
-        for of_level, of_slope in self.shocks[1:]:
-            shock = slope_shock * of_slope
-            level = level + reach * slope + half * shock + level_shock * of_level
-            slope = fade * slope + shock
-            np.minimum(lowest, level, out=lowest)
-        return np.asarray(self.best - lowest)
+        height, slope = self.height.copy(), self.slope.copy()
+        lowest = np.full_like(height, np.inf)
+        shock, term = np.empty_like(height), np.empty_like(height)
+        for of_level, of_slope in self.shocks:
+            np.multiply(slope_shock, of_slope, out=shock)
+            height += np.multiply(reach, slope, out=term)
+            height += np.multiply(half, shock, out=term)
+            height += np.multiply(level_shock, of_level, out=term)
+            slope *= fade
+            slope += shock
+            np.minimum(lowest, height, out=lowest)
+        # what has just been reached is not still to come
+        return np.asarray(np.minimum(self.height, 0.0) - lowest, dtype=np.float64)
 
 
 @lru_cache(maxsize=1)
-def _shocks() -> Floats:
+def _shocks() -> NDArray[np.float32]:
     """Draw the shocks, shape (STRIDES + 1, 2, PATHS, FILTERS); the first are of the level and slope now, normal."""
     rng = np.random.default_rng(0)
     drawn = rng.standard_normal((STRIDES + 1, 2, PATHS, LEVEL_SHOCKS.size))
     drawn[1:] *= np.sqrt((TAIL_FREEDOM - 2.0) / rng.chisquare(TAIL_FREEDOM, drawn[1:].shape))
-    return drawn
+    return drawn.astype(PATH_TYPE)
 
 
 @lru_cache(maxsize=16)
