@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sightline.decisions import Policy, decide, judge_run
@@ -13,6 +14,7 @@ from sightline.runs import (
     Action,
     Best,
     Checkpoint,
+    Curve,
     Diagnosis,
     Finding,
     Forecast,
@@ -168,3 +170,14 @@ def test_a_stricter_false_alarm_takes_more_evidence():
     run = replace(run_of(noisy(turning(40), 0.01, 2)[:29], learnt(116)), status=Status.RUNNING)
     assert judge_run(run).diagnosis.phase is Phase.OVERFITTING
     assert judge_run(run, Policy(false_alarm=1e-9)).diagnosis.phase is not Phase.OVERFITTING
+
+
+def test_a_run_stopped_because_it_fell_too_slowly_is_not_told_it_was_cut_short():
+    """What was left of its plan was not worth it; a longer plan from the start would have been."""
+    curve = Curve.of(np.arange(20, 120, 20), np.linspace(2.0, 1.5, 5))
+    stopped = replace(GOING, status=Status.STOPPED, curves={"eval_loss": curve}, max_steps=150)
+    diagnosis = judged(Phase.UNDERFITTING, replace(LITTLE, near_chance=0.7))
+    decision = decide(stopped, diagnosis, Policy())
+    assert "too slowly for what was left of the plan" in decision.why and "70 %" in decision.why
+    whole = decide(replace(stopped, max_steps=100), diagnosis, Policy())
+    assert "has ended while its validation loss still fell" in whole.why

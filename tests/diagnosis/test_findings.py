@@ -400,6 +400,18 @@ def test_a_best_step_that_may_yet_be_saved_is_not_called_unsaved():
     assert "best_not_saved" in kinds(diagnose(replace(now, status=Status.FINISHED)))
 
 
+def test_a_constant_rate_after_a_warmup_has_warmed_up():
+    """It does not rise at the last step, though it is never higher than there."""
+    constant = 1e-4 * np.minimum(STEPS / (0.1 * LINES), 1.0)
+    assert "warmup_never_ended" not in kinds(diagnose(rates(constant, max_steps=20 * N)))
+
+
+def test_nothing_is_settled_under_a_noise_of_many_times_the_loss():
+    """Such evaluations tell nothing, whatever their mean does."""
+    wild = run_of(np.tile([1e-3, 1e3, 2.0], 8), TRAIN)
+    assert diagnose(wild).phase is Phase.UNDECIDED
+
+
 @pytest.mark.parametrize("factor", [4, 16])
 def test_a_summed_loss_is_told_by_its_ratio_where_the_setting_is_not_logged(factor):
     """A steady factor; one that wanders, or a run that accumulates nothing, has other reasons."""

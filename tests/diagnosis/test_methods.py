@@ -282,3 +282,13 @@ def test_noise_that_has_fallen_is_forgotten_sooner(seed):
         trend = follow_trend(EvalSeries.of(run_of(falling(100) * np.exp(noise))))
         shares.append(float(trend.state.weights[NOISE_FORGETTING.max() == NOISE_FORGETTING].sum()))
     assert shares[0] > 0.99 and shares[1] < 0.9
+
+
+def test_an_onset_is_never_a_single_evaluation_and_holds_the_best():
+    """A turn lies between two evaluations, even where there is no noise at all."""
+    sharp = np.concatenate([3.0 - 0.1 * np.arange(12), 1.9 + 0.3 * np.arange(1, 13)])
+    onset = locate_onset(EvalSeries.of(run_of(sharp)))
+    assert onset.low < 20 * 12 < onset.high
+    jump = np.concatenate([2.0 - 0.01 * np.arange(20), [2.4]])
+    onset = locate_onset(EvalSeries.of(run_of(jump)))
+    assert onset.low <= 20 * 20 <= onset.high

@@ -355,6 +355,33 @@ def test_ms_swift_prints_its_steps(tmp_path: Path) -> None:
     assert run.significant_digits is None and "percentage" not in run.curves
 
 
+@pytest.mark.parametrize(
+    ("line", "planned"),
+    [
+        ("step:{i}/5000 val_loss:{loss:.4f}", 5000),
+        ("Epoch {i}/50 - train loss: {loss:.4f} - val loss: {loss:.4f}", 50),
+        ("epoch 1/3 step {i}/100 loss {loss:.4f}", None),  # of the epoch, or of the run: it does not say
+        ("step {i} loss {loss:.4f} (12/2026)", None),
+        ("step {i}/3 loss {loss:.4f}", None),  # it went further
+    ],
+)
+def test_a_printed_count_tells_where_the_run_is_to_end(tmp_path: Path, line: str, planned: int | None) -> None:
+    """``10/5000`` behind a step or an epoch is its plan, unless it may be that of an epoch only."""
+    file = tmp_path / "train.log"
+    file.write_text("".join(line.format(i=i, loss=2.0 + 1.0 / i) + "\n" for i in range(1, 13)))
+    run = read(file)
+    assert (run.last_step, run.max_steps) == (12, planned)
+
+
+def test_steps_that_begin_anew_each_epoch_tell_the_whole_plan(tmp_path: Path) -> None:
+    """The steps of an epoch by the epochs that are planned."""
+    lines = [f"epoch {e}/4 step {i}/10 loss {3.0 / (10 * e + i):.4f}\n" for e in (1, 2) for i in range(1, 11)]
+    file = tmp_path / "train.log"
+    file.write_text("".join(lines))
+    run = read(file)
+    assert (run.last_step, run.max_steps) == (20, 40)
+
+
 def test_values_of_printed_lines(tmp_path: Path) -> None:
     """Exponents, NaN and thousands separators come out as numbers."""
     text = "step 1,000: train loss 1.5e-3, val loss nan\nstep 2,000: train loss inf, val loss 2.0\n"

@@ -84,7 +84,9 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
         what = "say whether more steps would have helped" if run.has_ended else "stop"
         return Action.CONTINUE, f"too little is known to {what}"
     if run.has_ended:
-        return _look_back(diagnosis, forecast, best)
+        planned = run.max_steps is not None and run.last_step is not None and run.last_step < run.max_steps
+        slow = planned and _is_over(forecast.chance, forecast.expected_gain, policy)
+        return _look_back(diagnosis, forecast, best, too_slow=slow)
     if forecast.warming_up:
         return (
             Action.CONTINUE,
@@ -148,12 +150,20 @@ def _by_score(run: Run, score: Finding, policy: Policy) -> tuple[Action, str]:
     return Action.CONTINUE, hope
 
 
-def _look_back(diagnosis: Diagnosis, forecast: Forecast, best: Best) -> tuple[Action, str]:
-    """Say of a run that has ended whether more steps would have helped: of its plan nothing is left to hope for."""
+def _look_back(diagnosis: Diagnosis, forecast: Forecast, best: Best, *, too_slow: bool) -> tuple[Action, str]:
+    """Say of a run that has ended whether more steps would have helped.
+
+    ``too_slow`` where it was stopped before its end because the steps that were left of its plan were not worth it.
+    """
     if forecast.warming_up:
         return Action.CONTINUE, (
             "the run has ended when its learning rate had only just warmed up, which does not tell what more steps would "
             "have brought"
+        )
+    if diagnosis.phase is Phase.UNDERFITTING and too_slow:
+        return Action.CONTINUE, (
+            "the validation loss still fell, too slowly for what was left of the plan; a plan with a quarter more steps from "
+            f"the start would have brought {_better(forecast, best)} with a chance of {portion(forecast.near_chance)}"
         )
     if diagnosis.phase is Phase.UNDERFITTING:
         return Action.CONTINUE, (
@@ -163,7 +173,10 @@ def _look_back(diagnosis: Diagnosis, forecast: Forecast, best: Best) -> tuple[Ac
     if diagnosis.phase is Phase.OVERFITTING:
         return Action.STOP, f"the validation loss has risen since about step {_since(diagnosis)}"
     if diagnosis.phase is Phase.HEALTHY:
-        return Action.STOP, "the run has ended, and its validation loss had settled"
+        return Action.STOP, (
+            f"the run has ended, and a quarter more steps would have brought {_better(forecast, best)} with a chance of "
+            f"{portion(forecast.near_chance)} only"
+        )
     return Action.STOP, "the run has ended, and nothing says that more steps would have helped"
 
 

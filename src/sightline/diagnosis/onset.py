@@ -3,7 +3,8 @@
 Every evaluation is tried as the turning point of the falling-then-rising shapes of rise.py; the likelihood of each,
 averaged over everything else that is unknown, is its posterior probability (all turning points equally likely before).
 Beside the alarm's rises it tries one that accelerates: a rise that starts slowly is noticed long after its turn.
-The interval is the shortest set of evaluations that holds 90 % of it, stretched to be without gaps.
+The interval is the shortest set of evaluations that holds 90 % of it, stretched to be without gaps and to hold the best
+evaluation; it is never a single one, because a turn lies between two.
 """
 
 from __future__ import annotations
@@ -53,7 +54,18 @@ def locate_onset(series: EvalSeries) -> Onset:
     if low == 0 and first == 0 and not logs.argmin():  # the run may have turned before the first point that is tried
         best = int(steps[0])
         return Onset(best if middle == turns[0] else at(middle, size // 2), best, latest)
-    return Onset(at(middle, size // 2), earliest, latest)
+    return _no_narrower(Onset(at(middle, size // 2), earliest, latest), series)
+
+
+def _no_narrower(onset: Onset, series: EvalSeries) -> Onset:
+    """Have the interval hold the best evaluation, and the neighbours of a single one: a turn lies between two of them."""
+    steps = series.learning_steps
+    best = int(series.steps[series.at_best])
+    low, high = min(onset.low, best), max(onset.high, best)
+    if low == high:
+        at = int(np.searchsorted(steps, low))
+        low, high = int(steps[max(at - 1, 0)]), int(steps[min(at + 1, len(steps) - 1)])
+    return Onset(onset.step, low, high)
 
 
 def _shortest(likely: Floats) -> tuple[int, int]:

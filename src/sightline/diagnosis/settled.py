@@ -17,6 +17,8 @@ from sightline.runs import Finding, Phase, Severity, Status
 
 SURE_ENOUGH = 0.5
 """A phase less likely than this is not named."""
+HOPELESS = 0.5
+"""Noise of one evaluation, a share of the loss, under which nothing that matters can have settled."""
 FEWEST_AFTER = 4
 """Evaluations after the first that tell how far one more would lie from them."""
 NOTHING_LEFT = 1e-3
@@ -50,7 +52,7 @@ def without_rise(
         span = evidence.best.step, int(context.series.steps[-1])
         return Phase.UNDECIDED, None, [note("rise_suspected", Severity.INFO, message, span, strength=risen)]
     under, healthy = (1.0 - risen) * falling, (1.0 - risen) * (1.0 - falling)
-    if max(under, healthy) < SURE_ENOUGH:
+    if max(under, healthy) < SURE_ENOUGH or (under < healthy and evidence.noise.sd > HOPELESS):
         message = (
             f"{len(context.series)} evaluations with a noise of {percent(evidence.noise.sd, 2)} each do not tell whether the "
             "validation loss still falls; evaluate more often, or on more rows"

@@ -45,6 +45,7 @@ def learning_rate(context: Context) -> Finding | None:
         and float(curve.values[-1]) >= most
         and float(curve.values[0]) < 0.9 * most
         and np.all(np.diff(curve.values) >= 0)
+        and float(np.interp(0.9 * span[1], curve.steps, curve.values)) < most
     ):
         message = (
             f"the learning rate still rose at the last step ({most:.2g}): the warm-up was as long as the run; set "

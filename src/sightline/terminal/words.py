@@ -16,7 +16,7 @@ PHASE_TITLES: dict[Phase, str] = {
 }
 
 _PHASE_SENTENCES: dict[Phase, str] = {
-    Phase.UNDERFITTING: "The loss was still falling when last seen: stopping here would throw learning away.",
+    Phase.UNDERFITTING: "The loss was still falling when last seen: there is more to learn.",
     Phase.HEALTHY: "What the model learns also holds on rows it never saw: the validation loss falls or has settled.",
     Phase.OVERFITTING: "The model learns its training rows by heart and gets worse on rows it never saw: the "
     "validation loss has risen beyond its noise.",

@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.sources.console.numbers import DIGITS, NUMBER, numbers_of, to_float
-from sightline.sources.console.vocabulary import EPOCH, SECOND_COUNT, STEP, TOTAL, label_of, name_of
+from sightline.sources.console.vocabulary import (
+    EPOCH,
+    EPOCHS_PLANNED,
+    SECOND_COUNT,
+    STEP,
+    STEPS_PLANNED,
+    label_of,
+    name_of,
+)
 
 _BAR = (b"it/s", b"s/it", b"%|", b"[==", b"=>", b"\xe2\x94\x81", b"/step", b"[---")
 _MAX_NUMBERS = 64
@@ -108,11 +116,12 @@ def _plan(line: bytes) -> Plan | None:
     text = line.decode("utf-8", "replace")
     lowered = text.lower()
     names: dict[str, int] = {}
+    totals: list[int] = []
     previous_end = 0
     for i, match in enumerate(matches):
         between = line[previous_end : match.start()].decode("utf-8", "replace")
         if previous_end and between.strip() in ("/", "of"):
-            names.setdefault(TOTAL, i)
+            totals.append(i)
             if STEP not in names and not _named(names, i - 1) and _is_bar(line):
                 names[STEP] = i - 1  # a bar's own count, "24/500 [00:10<..."
         else:
@@ -130,6 +139,9 @@ def _plan(line: bytes) -> Plan | None:
         return None
     if len(matches) == _MAX_NUMBERS:
         return None
+    for total, counted in ((STEPS_PLANNED, STEP), (EPOCHS_PLANNED, EPOCH)):
+        if (behind := names.get(counted, -1) + 1) in totals:
+            names[total] = behind
     return Plan(tuple(names), tuple(names.values()), len(matches), 2 if _is_bar(line) else 1, EPOCH in names)
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sightline.runs.names import is_loss, is_validation
 from sightline.sources.console.rows import Rows, filled
 from sightline.sources.console.spans import Span
-from sightline.sources.console.vocabulary import EPOCH, STEP
+from sightline.sources.console.vocabulary import EPOCH, EPOCHS_PLANNED, STEP, STEPS_PLANNED
+from sightline.sources.numbers import MAX_STEP
 from sightline.sources.table import Column, Unit
 from sightline.sources.table_runs import MAX_RUNS, across_epochs, goings_back
 
@@ -60,6 +61,7 @@ def printed_spans(
         if not inside:
             continue
         unit, counted = _positions(steps[begin_at:end_at], epochs[begin_at:end_at], inside)
+        in_epochs = bool(np.isfinite(epochs[begin_at:end_at]).any())
         positions[block] = counted
         trains = [column for name, column in inside.items() if not is_validation(name)]
         clocks = trains or list(inside.values())
@@ -70,8 +72,35 @@ def printed_spans(
         for begin, stop in pairwise([0, *starts, block.size]):
             last = int(block[stop]) if stop < block.size else int(block[-1]) + 1
             resumed = [int(block[row]) for row in resumes[bisect_left(resumes, begin) : bisect_left(resumes, stop)]]
-            spans.append(Span(int(block[begin]), last, unit, tier, resumed))
+            span = Span(int(block[begin]), last, unit, tier, resumed)
+            span.max_steps = _planned(columns, span, int(counted[begin:stop].max()), in_epochs=in_epochs)
+            spans.append(span)
     return spans
+
+
+def _planned(columns: Mapping[str, Column], span: Span, reached: int, *, in_epochs: bool) -> int | None:
+    """Return up to which step or epoch a run is to go, by its lines' own ``10/5000``; None where they do not say.
+
+    Where epochs are named too, a count of steps may go to the end of each epoch only, so it must have begun anew.
+    """
+    if span.tier != 1 or span.unit == "index":  # a bar may count anything
+        return None
+    epochs, steps = (_told(columns, span, name) for name in (EPOCHS_PLANNED, STEPS_PLANNED))
+    if span.unit == "epoch":
+        planned = epochs
+    elif not in_epochs:
+        planned = steps
+    else:
+        planned = steps * epochs if steps and epochs and reached > steps else None
+    return planned if planned and planned >= reached else None
+
+
+def _told(columns: Mapping[str, Column], span: Span, name: str) -> int | None:
+    """Return the last number of this name that the lines of a run tell."""
+    places, values = columns.get(f"{span.tier}:{name}", (np.zeros(0, np.int64), np.zeros(0)))
+    told = values[slice(*np.searchsorted(places, (span.first, span.last)))]
+    told = told[np.isfinite(told)]
+    return int(told[-1]) if told.size and told[-1] <= MAX_STEP else None
 
 
 def _apart(places: NDArray[np.int64], trainers: Sequence[Span]) -> NDArray[np.bool_]:

@@ -19,9 +19,12 @@ from sightline.sources.console.printed_spans import printed_spans
 from sightline.sources.console.rows import Rows
 from sightline.sources.console.spans import Span
 from sightline.sources.console.trainer_spans import trainer_spans
-from sightline.sources.console.vocabulary import EPOCH, STEP, TOTAL
+from sightline.sources.console.vocabulary import EPOCH, EPOCHS_PLANNED, STEP, STEPS_PLANNED
 from sightline.sources.table import Column, Origin
 from sightline.sources.table_runs import MAX_RUNS, numbered, run_between, without_strays
+
+COUNTS = {STEP, EPOCH, STEPS_PLANNED, EPOCHS_PLANNED, "step", "global_step"}
+"""Numbers that say where a run stands, no metrics of it."""
 
 
 def runs_of_rows(path: Path, rows: Rows, *, quoted: bool, damage: Sequence[str]) -> tuple[Run, ...]:
@@ -81,7 +84,7 @@ def _metrics(columns: Mapping[str, Column], span: Span) -> dict[str, Column]:
     for name, (places, values) in columns.items():
         tier, metric = int(name[0]), name[2:]
         begin, end = np.searchsorted(places, (span.first, span.last))
-        if end > begin and metric not in (STEP, EPOCH, TOTAL, "step", "global_step"):
+        if end > begin and metric not in COUNTS:
             inside.setdefault(metric, []).append((tier, name, (places[begin:end], values[begin:end])))
     surest: dict[bool, int] = {}
     for metric, kinds in inside.items():

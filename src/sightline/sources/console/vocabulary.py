@@ -42,8 +42,10 @@ _COUNTED = re.compile(
 """A count in brackets behind its name: ``Epoch [1/5]``, ``Iter(train) [  10/9840]``."""
 SECOND_COUNT = re.compile(r"^\]\s?\[\s{0,8}$")
 """Between the epoch and the step in ``Epoch(train)  [1][  50/100]``."""
-STEP, EPOCH, TOTAL = "_step", "_epoch", "_total"
+STEP, EPOCH = "_step", "_epoch"
 """What a number counts, among the metrics' names."""
+STEPS_PLANNED, EPOCHS_PLANNED = "_steps", "_epochs"
+"""What such a count goes up to: the 5000 of ``step:10/5000``."""
 
 
 def label_of(between: str, *, adjacent: bool) -> str:
