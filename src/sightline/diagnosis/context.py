@@ -140,14 +140,20 @@ def portion(share: float) -> str:
     return f"{100.0 * share:.0f} %"
 
 
+MANY_FOLD = 1e4
+"""Changes so many times as large as what changed are told by their order of magnitude."""
+
+
 def percent(share: float, places: int = 0) -> str:
     """Return a change in percent, of any size: 0.043 is 4 %; a small one keeps the digit that matters, 0.003 is 0.3 %.
 
     Examples
     --------
-    >>> [percent(share) for share in (0.0, 0.0004, 0.003, 0.043, 1.6)]
-    ['0 %', 'below 0.1 %', '0.3 %', '4 %', '160 %']
+    >>> [percent(share) for share in (0.0, 0.0004, 0.003, 0.043, 1.6, 2e12)]
+    ['0 %', 'below 0.1 %', '0.3 %', '4 %', '160 %', '2e+14 %']
     """
+    if share >= MANY_FOLD:
+        return f"{100.0 * share:.1g} %" if share < 1e300 else "over 1e+302 %"
     if 0.0 < abs(share) < 0.0005:
         return "below 0.1 %" if share > 0.0 else "above -0.1 %"
     if 0.0 < abs(share) < 0.0095:
