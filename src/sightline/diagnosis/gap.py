@@ -110,7 +110,7 @@ def meaningless_gap(context: Context) -> Finding | None:
     if not 0.0 <= gap < SMALL or float(median(pair[1])) < 5 * SMALL:
         return None
     message = (
-        f"the gap of {gap:.3f} between validation and training loss is within what dropout, lag and weighting do to it "
-        f"(about {SMALL}); it is no evidence either way"
+        f"the gap between validation and training loss is {gap:.3f} (median over the later half of the evaluations), within "
+        f"what dropout, lag and weighting do to it (about {SMALL}); it is no evidence either way"
     )
     return note("small_gap", Severity.INFO, message, gap=gap)
