@@ -51,11 +51,6 @@ class Context:
         probe = self.run.curves.get("probe_loss")
         return probe.finite() if probe is not None and len(probe) >= 2 else self.train
 
-    @property
-    def ended(self) -> bool:
-        """Whether the run is over, by its own word or by its plan."""
-        return self.run.has_ended
-
     @cached_property
     def later_levels(self) -> tuple[Floats, Floats] | None:
         """Both losses at the later half of the evaluations; the training loss is the mean of the log lines around."""

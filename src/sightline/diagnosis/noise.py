@@ -25,6 +25,7 @@ WINDOW = 48  # evaluations looked at: older noise may be other noise
 EVEN = 0.05  # of their mean distance: evaluations nearer than this to where even ones lie count as even
 ABOVE_BEST = 30.0  # noises: further up the fall is too steep for the shapes that are fitted
 Z95 = 1.959964
+Z99 = 2.326348  # one-sided
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,5 +130,15 @@ def rough_noise(values: Floats, steps: Floats | None = None) -> float:
 
 def student95(freedom: float) -> float:
     """97.5 % quantile of Student's t, by the Cornish-Fisher expansion (within 4 % from 3 degrees of freedom on)."""
-    z, v = Z95, max(freedom, 1.0)
+    return _student(Z95, max(freedom, 1.0))
+
+
+def student99(freedom: float) -> float:
+    """99 % quantile of Student's t, by one more term of the expansion (within 2 % from 3 degrees of freedom on)."""
+    z = Z99
+    return _student(z, freedom) + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+
+
+def _student(z: float, v: float) -> float:
+    """Widen a quantile of the normal distribution for v degrees of freedom."""
     return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)

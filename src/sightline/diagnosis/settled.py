@@ -10,6 +10,7 @@ from sightline.diagnosis.context import Context, note, percent, portion
 from sightline.diagnosis.direction import training_direction
 from sightline.diagnosis.evidence import Evidence
 from sightline.diagnosis.median import median
+from sightline.diagnosis.noise import student99
 from sightline.diagnosis.plateau import plateau
 from sightline.diagnosis.rise import FEWEST_LIVE, rise_height
 from sightline.diagnosis.series import EvalSeries
@@ -41,7 +42,7 @@ def without_rise(
     risen = 0.0 if slight else evidence.risen
     if risen > SURE_ENOUGH and rise is not None:
         told = "more evaluations would tell"  # of a log that does not say whether its run goes on
-        if context.ended:
+        if context.run.has_ended:
             told = "evaluations in its last part would have told: next time evaluate more often"
         elif context.run.status is Status.RUNNING:
             told = "the next evaluations will tell"
@@ -121,7 +122,7 @@ def _rests_on_one(context: Context) -> Finding | None:
     if gaps.size < 2 or gaps[-1] <= GAP * gaps[:-1].max() or gaps[-1] <= GAP_SHARE * last:
         return None
     before, usual = int(series.steps[-2]), max(1, int(median(gaps[:-1])))
-    advice = "score the checkpoints between, or evaluate" if context.ended else "evaluate"
+    advice = "score the checkpoints between, or evaluate" if context.run.has_ended else "evaluate"
     message = (
         f"the last {percent(float(gaps[-1]) / last)} of the steps rest on one evaluation (step {last}, the one before at step "
         f"{before}), and one does not tell a settled loss from a lucky or a turned one; {advice} every {usual} steps to the end"
@@ -167,10 +168,3 @@ def _stands_above(series: EvalSeries) -> float:
     """How far the evaluations after the best lie above it on average, in logarithms; 0.0 where there is only one."""
     after = series.logs[series.at_best + 1 :]
     return float(after.mean() - series.logs.min()) if after.size > 1 else 0.0
-
-
-def student99(freedom: float) -> float:
-    """99 % quantile of Student's t, by the Cornish-Fisher expansion; within 2 % from 3 degrees of freedom on."""
-    z, v = 2.326348, freedom
-    widened = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    return widened + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)

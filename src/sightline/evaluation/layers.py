@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-Forward = Callable[..., Any]
+from sightline.evaluation.replaced import Forward, replaced_forwards
+
 Rotation = Callable[..., Any]
 
 GATED_MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
@@ -35,19 +36,8 @@ _alike: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 @contextmanager
 def quick_layers(model: nn.Module) -> Iterator[None]:
     """Have norms, rotations and MLPs of a model use quicker forwards meanwhile, without gradients."""
-    replaced: list[Any] = []
-    try:
-        for module in list(model.modules()):
-            if "forward" in vars(module):
-                continue
-            forward = _quick_norm(module) or _quick_mlp(module) or _quick_attention(module)
-            if forward is not None:
-                module.forward = forward
-                replaced.append(module)
+    with replaced_forwards(model, lambda module: _quick_norm(module) or _quick_mlp(module) or _quick_attention(module)):
         yield
-    finally:
-        for module in replaced:
-            del module.forward
 
 
 def _quick_norm(module: Any) -> Forward | None:

@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sightline.evaluation.replaced import Forward, replaced_forwards
+
 Linear = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """``linear(x, weight, bias)`` as ``torch.nn.functional.linear``."""
 
@@ -47,20 +49,17 @@ def product(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> torch.T
 @contextmanager
 def quick_products(model: nn.Module) -> Iterator[None]:
     """Have the linear layers of a model use the quickest product meanwhile, without gradients."""
-    replaced: list[Any] = []
     left = MERGED_BYTES
-    try:
-        for module in _modules(model):
-            forward = _quick_forward(module)
-            if forward is None and (matrix := _adapted_weight(module, left)) is not None:
-                forward, left = _merged_forward(module, matrix), left - matrix.nbytes
-            if forward is not None:
-                module.forward = forward
-                replaced.append(module)
+
+    def quicker(module: Any) -> Forward | None:
+        nonlocal left
+        forward = _quick_forward(module)
+        if forward is None and (matrix := _adapted_weight(module, left)) is not None:
+            forward, left = _merged_forward(module, matrix), left - matrix.nbytes
+        return forward
+
+    with replaced_forwards(model, quicker):
         yield
-    finally:
-        for module in replaced:
-            del module.forward
 
 
 def is_plain_weight(weight: Any) -> bool:
@@ -75,16 +74,12 @@ def is_plain_weight(weight: Any) -> bool:
     )
 
 
-def _modules(model: nn.Module) -> list[Any]:
-    return list(model.modules())
-
-
 def _quick_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """Return a replacement of a layer's forward, None where its own is as good."""
     is_linear = type(module) is nn.Linear
     if not is_linear and type(module).__name__ != "Conv1D":  # GPT-2's layer, whose weight lies the other way round
         return None
-    if "forward" in vars(module) or not is_plain_weight(module.weight):
+    if not is_plain_weight(module.weight):
         return None
     weight = module.weight if is_linear else module.weight.t()
     bias = module.bias
@@ -100,7 +95,7 @@ def _quick_forward(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None
 
 def _adapted_weight(module: Any, most_bytes: int) -> torch.Tensor | None:
     """Return the matrix of a layer with its plain low-rank adapters in it; None where there are none or more to it."""
-    if not (type(module).__name__ == "Linear" and hasattr(module, "lora_A")) or "forward" in vars(module):
+    if not (type(module).__name__ == "Linear" and hasattr(module, "lora_A")):
         return None
     base = module.base_layer
     if type(base) is not nn.Linear or not is_plain_weight(base.weight) or module.disable_adapters or module.merged:

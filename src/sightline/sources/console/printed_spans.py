@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.runs.names import is_loss, is_validation
-from sightline.sources.console.rows import Rows, filled
+from sightline.sources.console.rows import Rows, filled, last_told
 from sightline.sources.console.spans import Span
 from sightline.sources.console.vocabulary import EPOCH, EPOCHS_PLANNED, STEP, STEPS_PLANNED
-from sightline.sources.numbers import MAX_STEP
 from sightline.sources.table import Column, Unit
 from sightline.sources.table_runs import MAX_RUNS, across_epochs, goings_back
 
@@ -85,7 +84,9 @@ def _planned(columns: Mapping[str, Column], span: Span, reached: int, *, in_epoc
     """
     if span.tier != 1 or span.unit == "index":  # a bar may count anything
         return None
-    epochs, steps = (_told(columns, span, name) for name in (EPOCHS_PLANNED, STEPS_PLANNED))
+    epochs, steps = (
+        last_told(columns.get(f"{span.tier}:{name}"), span.first, span.last) for name in (EPOCHS_PLANNED, STEPS_PLANNED)
+    )
     if span.unit == "epoch":
         planned = epochs
     elif not in_epochs:
@@ -93,14 +94,6 @@ def _planned(columns: Mapping[str, Column], span: Span, reached: int, *, in_epoc
     else:
         planned = steps * epochs if steps and epochs and reached > steps else None
     return planned if planned and planned >= reached else None
-
-
-def _told(columns: Mapping[str, Column], span: Span, name: str) -> int | None:
-    """Return the last number of this name that the lines of a run tell."""
-    places, values = columns.get(f"{span.tier}:{name}", (np.zeros(0, np.int64), np.zeros(0)))
-    told = values[slice(*np.searchsorted(places, (span.first, span.last)))]
-    told = told[np.isfinite(told)]
-    return int(told[-1]) if told.size and told[-1] <= MAX_STEP else None
 
 
 def _apart(places: NDArray[np.int64], trainers: Sequence[Span]) -> NDArray[np.bool_]:

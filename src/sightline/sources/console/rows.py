@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from sightline.sources.numbers import MAX_STEP
 from sightline.sources.table import Column, Table
 
 NO_BAR = (-1, -1, -1)
@@ -92,6 +93,13 @@ def local(column: Column | None, first: int, last: int) -> NDArray[np.float64]:
         begin, end = np.searchsorted(column[0], (first, last))
         values[column[0][begin:end] - first] = column[1][begin:end]
     return values
+
+
+def last_told(column: Column | None, first: int, last: int) -> int | None:
+    """Return the last number of a column at the rows from ``first`` to ``last`` that may be a count of steps, else None."""
+    told = local(column, first, last)
+    told = told[np.isfinite(told)]
+    return int(told[-1]) if told.size and 0 < told[-1] <= MAX_STEP else None
 
 
 def filled(values: NDArray[np.float64]) -> NDArray[np.float64]:

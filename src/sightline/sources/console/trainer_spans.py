@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from sightline.runs import Status
 from sightline.runs.names import is_loss, is_validation
-from sightline.sources.console.rows import Hint, Rows, bars_at, filled, local
+from sightline.sources.console.rows import Hint, Rows, bars_at, filled, last_told, local
 from sightline.sources.console.spans import FOREIGN_LINES, Span
 from sightline.sources.console.steps import Told, trainer_steps
-from sightline.sources.numbers import MAX_STEP
 from sightline.sources.table import Column
 from sightline.sources.table_runs import MAX_RUNS
 
@@ -150,7 +149,7 @@ def _place(
             value = local(columns.get(f"0:train_{name}"), at, at + 1)[0]
             told.runtime, told.rate = (value, told.rate) if name == "runtime" else (told.runtime, value)
     steps = _explicit_steps(columns, own, span.first, span.last)
-    total: int | None = told.hints.get("max_steps") or _total_told(columns, span)
+    total: int | None = told.hints.get("max_steps") or last_told(columns.get("0:total_steps"), span.first, span.last)
     if steps is None:
         steps, total = trainer_steps(told)
     if steps is None:
@@ -161,13 +160,6 @@ def _place(
     span.max_steps = total
     if total and summaries.size and int(steps.max()) < 0.995 * total:
         span.status = Status.STOPPED
-
-
-def _total_told(columns: Mapping[str, Column], span: Span) -> int | None:
-    """Return the planned steps that the dictionaries themselves name."""
-    told = local(columns.get("0:total_steps"), span.first, span.last)
-    told = told[np.isfinite(told)]
-    return int(told[-1]) if told.size and 0 < told[-1] <= MAX_STEP else None
 
 
 def _explicit_steps(
