@@ -166,12 +166,6 @@ def _round_down(steps: int) -> int:
     return steps - steps % unit
 
 
-def _round_up(steps: int) -> int:
-    """Return the next round number of steps."""
-    unit = 10 if steps >= 100 else 5 if steps >= 20 else 1
-    return steps + -steps % unit
-
-
 def _logging_interval(eval_steps: int | None, total: int) -> int:
     """Return the longest divisor of the evaluation interval with at least two log lines an evaluation, 10 at most."""
     if eval_steps is None:
