@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 
 MOST_WAITING = 2
-"""Pieces that wait for the other half; past that the caller does the next one itself."""
+"""Pieces that wait for the other half where each holds hidden states."""
 
 Work = Callable[[], torch.Tensor]
 
@@ -25,24 +25,26 @@ class Beside:
     ----------
     pool : ThreadPoolExecutor or None
         The other thread; without one the caller does every piece when it is handed over.
+    most_waiting : int
+        Pieces that wait for the other thread; past that the caller does the next one itself.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor | None) -> None:
-        self._pool = pool
+    def __init__(self, pool: ThreadPoolExecutor | None, most_waiting: int) -> None:
+        self._pool, self._most_waiting = pool, most_waiting
         self._pieces: list[_Piece] = []
 
     def put(self, work: Work) -> None:
         """Hand over a piece; it is done here and now where enough are waiting. What it holds is let go once it is done."""
         piece = _Piece(work)
-        if self._pool is not None and sum(not piece.future.done() for piece in self._pieces) <= MOST_WAITING:
+        if self._pool is not None and sum(not piece.future.done() for piece in self._pieces) <= self._most_waiting:
             piece.future = self._pool.submit(piece.do)
         else:
             piece.future.set_result(piece.do())
         self._pieces.append(piece)
 
     def results(self) -> list[torch.Tensor]:
-        """Return the result of every piece in the order they were put; those not begun are done here, the last first."""
-        for piece in reversed(self._pieces):
+        """Return the result of every piece in the order they were put; those not begun are done by whoever is free."""
+        for piece in self._pieces:
             if piece.future.cancel():
                 piece.future = Future()
                 piece.future.set_result(piece.do())
@@ -65,7 +67,7 @@ class _Piece:
 
 
 @contextmanager
-def beside(wanted: bool) -> Iterator[Beside]:
+def beside(wanted: bool, most_waiting: int = MOST_WAITING) -> Iterator[Beside]:
     """Give half of PyTorch's threads to another thread meanwhile, where that is wanted and there is an even number.
 
     Both halves are equal, so that a piece comes out the same to the last bit whoever does it.
@@ -78,12 +80,12 @@ def beside(wanted: bool) -> Iterator[Beside]:
     """
     threads = torch.get_num_threads()
     if not wanted or threads % 2:
-        yield Beside(None)
+        yield Beside(None, most_waiting)
         return
     torch.set_num_threads(threads // 2)
     pool = ThreadPoolExecutor(1, "sightline-head", torch.set_num_threads, (threads // 2,))
     try:
-        yield Beside(pool)
+        yield Beside(pool, most_waiting)
     finally:
         try:
             pool.shutdown(cancel_futures=True)  # waits for the piece at hand

@@ -33,7 +33,7 @@ from sightline.runs import ExampleLosses
 
 log = logging.getLogger(__name__)
 
-CPU_BATCH_TOKENS = 1024
+CPU_BATCH_TOKENS = 1536
 """Tokens of a forward pass on a CPU: more do not make its matrix products quicker, only its caches colder."""
 DEVICE_BATCH_TOKENS = 16384
 """Tokens of a forward pass on an accelerator, until memory says otherwise."""

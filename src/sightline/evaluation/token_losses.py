@@ -19,8 +19,14 @@ from torch.nn import functional
 from sightline.evaluation.products import is_plain_weight, product
 
 LOG2_E = math.log2(math.e)
-CPU_TILE = (512, 1024)
-"""Positions and vocabulary entries of a tile on a CPU: 2 MiB of float32, which stay in its cache."""
+CPU_TILE = (1536, 960)
+"""Positions and vocabulary entries of a tile on a CPU: 5.6 MiB of float32.
+
+The larger a tile, the less its product spends on copying weights and hidden states into the order it needs; it does so
+in blocks of 48 or 16 entries.
+"""
+CPU_STRIP = 256
+"""Positions of a tile whose terms are made and added up while they are in the cache: under 1 MiB."""
 DEVICE_TILE = (4096, 16384)
 """The same on an accelerator: 256 MiB."""
 LARGE_LOGIT = 60.0
@@ -57,9 +63,9 @@ class Head:
         return (module.weight, module.bias) if plain else None  # type: ignore[return-value]
 
 
-def tile_rows(device: torch.device) -> int:
-    """Return how many positions are best projected at once."""
-    return (CPU_TILE if device.type == "cpu" else DEVICE_TILE)[0]
+def tile_of(device: torch.device) -> tuple[int, int]:
+    """Return how many positions and vocabulary entries are best projected at once."""
+    return CPU_TILE if device.type == "cpu" else DEVICE_TILE
 
 
 def token_losses(
@@ -84,8 +90,8 @@ def token_losses(
         NaN or inf where the logits are not finite.
     """
     matrix = head.matrix()
-    rows = tile_rows(hidden.device)
-    pieces = zip(hidden.split(rows), targets.split(rows), strict=True)  # type: ignore[no-untyped-call]
+    count = max(1, round(len(hidden) / tile_of(hidden.device)[0]))  # equal pieces: a small rest would cost a whole one
+    pieces = zip(hidden.chunk(count), targets.chunk(count), strict=True)
     if matrix is None:
         return torch.cat([_by_module(head, h, t, dtype) for h, t in pieces])
     weight, bias = matrix
@@ -151,11 +157,10 @@ class _Tiles:
 
 def _by_tiles(tiles: _Tiles, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the losses of a chunk of positions; the few whose sums leave float32 are done again the ordinary way."""
-    columns = (CPU_TILE if hidden.device.type == "cpu" else DEVICE_TILE)[1]
     rounded = tiles.rounded(hidden)
     own = tiles.own(rounded, targets)
     shift = own.where(own.abs() > LARGE_LOGIT, 0.0)
-    others = _sum_of_others(tiles, rounded, targets, shift if shift.any() else None, columns)
+    others = _sum_of_others(tiles, rounded, targets, shift if shift.any() else None)
     losses = torch.log1p(others * torch.exp2(shift - own))
     lost = ~losses.isfinite() | ((shift == 0.0) & (others < SMALLEST_SUM))
     left = lost.nonzero().squeeze(-1)
@@ -165,24 +170,27 @@ def _by_tiles(tiles: _Tiles, hidden: torch.Tensor, targets: torch.Tensor) -> tor
 
 
 def _sum_of_others(
-    tiles: _Tiles, hidden: torch.Tensor, targets: torch.Tensor, shift: torch.Tensor | None, columns: int
+    tiles: _Tiles, hidden: torch.Tensor, targets: torch.Tensor, shift: torch.Tensor | None
 ) -> torch.Tensor:
     """Return the sum over all entries but the target of 2^(logit - shift), shape (n,)."""
-    size = tiles.weight.shape[0]
+    size, columns = tiles.weight.shape[0], tile_of(hidden.device)[1]
+    strip = CPU_STRIP if hidden.device.type == "cpu" else len(hidden)
     total = torch.zeros(len(hidden), dtype=tiles.wide, device=hidden.device)
     buffer = torch.empty(len(hidden), min(columns, size), dtype=tiles.wide, device=hidden.device)
     by_target, order = targets.sort()
     begins = range(0, size, columns)
     of_tile = torch.bincount(by_target // columns, minlength=len(begins)).tolist()
     rows, entries = torch.split(order, of_tile), torch.split(by_target % columns, of_tile)
-    nothing = torch.zeros((), dtype=tiles.wide, device=hidden.device)
+    nothing = torch.full((), -math.inf, dtype=tiles.wide, device=hidden.device)
+    sums = total.split(strip)  # type: ignore[no-untyped-call]
     for begin, its_rows, its_entries in zip(begins, rows, entries, strict=True):
         end = min(begin + columns, size)
         terms = tiles.logits(hidden, begin, end, buffer if end - begin == columns else buffer[:, : end - begin])
         if shift is not None:
             terms -= shift.unsqueeze(-1)
-        terms.exp2_().index_put_((its_rows, its_entries), nothing)
-        total += terms.sum(-1)
+        terms.index_put_((its_rows, its_entries), nothing)
+        for part, its_sum in zip(terms.split(strip), sums, strict=True):  # type: ignore[no-untyped-call]
+            its_sum += part.exp2_().sum(-1)
     return total
 
 

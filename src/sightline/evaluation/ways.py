@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -36,7 +36,7 @@ from sightline.evaluation.models import (
     pad_id,
 )
 from sightline.evaluation.overlap import beside
-from sightline.evaluation.token_losses import Head, tile_rows, token_losses
+from sightline.evaluation.token_losses import Head, tile_of, token_losses
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ LOGITS_ELEMENTS = {"cpu": 1 << 24}
 """Most logits that are made at once: 64 MiB of float32 on a CPU."""
 DEVICE_LOGITS_ELEMENTS = 1 << 28
 """The same on an accelerator: 1 GiB."""
+LAST_ONES = 4
+"""Batches at the end whose labels are not put together, so that two threads end at about the same time."""
 TRIAL_TOKENS = (48, 31)
 """Tokens of the two rows both ways are tried on; unequal, so that padding counts."""
 TRIAL_LOGIT = 100.0
@@ -84,11 +86,11 @@ class Tiles:
 
     def losses(self, batches: Iterable[DeviceBatch]) -> Iterator[torch.Tensor]:
         """Score group by group, two at a time where the model's forward allows it, else body here and head beside it."""
-        groups = list(_groups(batches))
+        groups = list(_groups(list(batches)))
         twice = self._on_cpu() and may_run_twice(self.model)
         with (
             forwards.at_the_head(self.model, self.last_mlp) as inputs_of,
-            beside(twice or self._head_is_half(groups)) as work,
+            beside(True, len(groups)) if twice else beside(self._head_is_half(groups)) as work,
         ):
             for group in groups:
                 if twice:
@@ -121,12 +123,12 @@ class Tiles:
         return head >= body_weights(self.model) * sum(batch.input_ids.numel() for batch in batches)
 
 
-def _groups(batches: Iterable[DeviceBatch]) -> Iterator[list[DeviceBatch]]:
-    """Yield consecutive batches whose labelled positions together fill at least half a tile of the head."""
+def _groups(batches: Sequence[DeviceBatch]) -> Iterator[list[DeviceBatch]]:
+    """Yield consecutive batches whose labelled positions together fill most of a tile of the head, the last ones singly."""
     group: list[DeviceBatch] = []
-    for batch in batches:
+    for left, batch in zip(range(len(batches), 0, -1), batches, strict=True):
         group.append(batch)
-        if 2 * sum(len(one.targets) for one in group) >= tile_rows(batch.targets.device):
+        if left <= LAST_ONES or 4 * sum(len(one.targets) for one in group) >= 3 * tile_of(batch.targets.device)[0]:
             yield group
             group = []
     if group:
