@@ -68,7 +68,7 @@ def trainer_of(model: Any, rows: list[Row], batch_size: int, folder: str) -> Any
         folder,
         per_device_eval_batch_size=batch_size,
         report_to=[],
-        use_cpu=True,
+        use_cpu=model.device.type == "cpu",
         disable_tqdm=True,
         logging_strategy="no",
     )
@@ -93,7 +93,7 @@ def sft_trainer_of(model: Any, rows: list[Row], batch_size: int, folder: str) ->
         folder,
         per_device_eval_batch_size=batch_size,
         report_to=[],
-        use_cpu=True,
+        use_cpu=model.device.type == "cpu",
         bf16=False,
         disable_tqdm=True,
         logging_strategy="no",
@@ -121,9 +121,11 @@ def exact_loss(model: Any, rows: list[Row]) -> float:
     exact = copy.deepcopy(model).double().eval()
     total, tokens = 0.0, 0
     for row in rows:
-        targets = torch.tensor(row["labels"][1:])
+        targets = torch.tensor(row["labels"][1:], device=exact.device)
         with torch.no_grad():
-            hidden = exact.model(input_ids=torch.tensor([row["input_ids"]])).last_hidden_state[0, :-1]
+            hidden = exact.model(input_ids=torch.tensor([row["input_ids"]], device=exact.device)).last_hidden_state[
+                0, :-1
+            ]
             logits = exact.lm_head(hidden[targets != -100])
         total += functional.cross_entropy(logits, targets[targets != -100], reduction="sum").item()
         tokens += int((targets != -100).sum())

@@ -9,9 +9,13 @@ best is then measured on all. "Hooked" is a Trainer's own pass with the exact su
 
 The floor is the number of multiplications that an exact loss needs (body at every token up to the last label, causal
 attention, head at the labelled positions), at the rate of the quickest float32 product measured in the same process;
-and at the rate of ``torch.mm``, which the Trainer uses. A second floor adds what exactness needs as well, one exponential
-and one addition for every logit of a labelled position, at the rate of a tile in the cache. Beside it stands how long it
-takes to read every weight once, and the bound: how many times as fast as each side a pass at the floor would be.
+and at the rate of ``torch.mm``, which the Trainer uses. The rate is the median of products
+made for two seconds, before the passes or after them, whichever is higher. A second floor adds the exponentials that exactness needs as well, one for every logit of a labelled
+position and every score of causal attention, at the rate of a tile in the cache. Beside it stands how long it takes to read
+every weight once, and the bound: how many times as fast as each side a pass at the floor would be.
+
+On an accelerator (``--device cuda``) all sides run there, in ``--dtype``; peak memory is the device's, the floors are at the
+device's rate, and wall time counts: CPU time says nothing there.
 
 The whole takes an hour. In pieces: ``--peers`` names the sides, ``--batch-sizes`` those to choose the best from,
 ``--no-memory`` leaves memory out. ``--sigma`` and ``--masked`` change the rows.
@@ -37,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from _evaluation_set import (
+    HEADS,
     HIDDEN,
     INTERMEDIATE,
     LAYERS,
@@ -56,6 +61,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 DEFAULT_BATCH = 8
 TINY = 64  # vocabulary of the model that warms a process up
 EVALS_PER_EPOCH = 15
+RATE_SECONDS = 2
 TRAIN_ROWS_PER_EVAL_ROW = 9
 
 
@@ -66,6 +72,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, help="at every vocabulary")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--vocabularies", type=int, nargs="*", choices=ROWS, default=list(ROWS))
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--batch-sizes", type=int, nargs="*", default=BATCH_SIZES, metavar="N")
@@ -94,6 +102,8 @@ def main() -> int:
             "sigma": options.sigma,
             "masked": options.masked,
             "threads": options.threads,
+            "device": options.device,
+            "dtype": options.dtype,
         }
         timed = _in_child({**case, "measure": "time"})
         for name, side in timed["sides"].items():
@@ -121,10 +131,17 @@ def _child(case: dict[str, Any]) -> dict[str, Any]:
     import torch
     import transformers
 
+    torch.manual_seed(0)
     torch.set_num_threads(case["threads"])
     transformers.utils.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         return _time(case, folder) if case["measure"] == "time" else _memory(case, folder)
+
+
+def _model(case: dict[str, Any], vocabulary: int) -> Any:
+    import torch
+
+    return model_of(vocabulary).to(case["device"], getattr(torch, case["dtype"]))
 
 
 def _passes(name: str, model: Any, rows: list[Row], batch: int, folder: str) -> Callable[[], float]:
@@ -170,8 +187,8 @@ def _hooked(trainer: Any) -> float:
 
 def _time(case: dict[str, Any], folder: str) -> dict[str, Any]:
     vocabulary, rows = case["vocabulary"], _rows(case)
-    model = model_of(vocabulary)
-    rates = _product_rates()
+    model = _model(case, vocabulary)
+    rates_before = _product_rates(model)
     sides: dict[str, dict[str, Any]] = {"sightline": {"batch": 0}}
     for kind in (peer for peer in case["peers"] if peer != "hooked"):
         best = _best_batch(kind, model, rows[: len(rows) // 8], case["batch_sizes"], folder)
@@ -185,18 +202,21 @@ def _time(case: dict[str, Any], folder: str) -> dict[str, Any]:
     first_s, first_cpu_s, _ = _clocked(ours)
     taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
     for _ in range(case["rounds"]):
+        taken["sightline"].append(_clocked(ours))
         for name, make_pass in passes.items():
-            taken["sightline"].append(_clocked(ours))
             taken[name].append(_clocked(make_pass))
+            taken["sightline"].append(_clocked(ours))
+    rates = {name: max(rate, rates_before[name]) for name, rate in _product_rates(model).items()}
     for name, clocked in taken.items():
         wall_s, cpu_s, losses = zip(*clocked, strict=True)
         sides[name] |= {"wall_s": statistics.median(wall_s), "cpu_s": statistics.median(cpu_s), "loss": losses[-1]}
         sides[name]["walls_s"] = wall_s
     operations = _operations(rows, vocabulary)
-    exponentials = vocabulary * sum(label != -100 for row in rows for label in row["labels"][1:])
-    exponential_rate = _exponential_rate()
+    exponentials = _exponentials(rows, vocabulary)
+    exponential_rate = _exponential_rate(case["device"])
     return {
         **case,
+        "device_name": _device_name(case["device"]),
         "sides": sides,
         "first_pass": {"wall_s": first_s, "cpu_s": first_cpu_s},
         "exact_loss": exact_loss(model, rows),
@@ -210,8 +230,14 @@ def _time(case: dict[str, Any], folder: str) -> dict[str, Any]:
     }
 
 
+def _device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
+
+
 def _clocked(work: Callable[[], float]) -> tuple[float, float, float]:
-    """Return wall seconds, CPU seconds over all threads, and the result."""
+    """Return wall seconds, CPU seconds over all threads, and the result, a number on the host: the device has ended."""
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     return time.perf_counter() - wall, time.process_time() - cpu, result
@@ -233,33 +259,57 @@ def _operations(rows: list[Row], vocabulary: int) -> float:
     """Return the floating-point operations that the exact loss needs."""
     total = 0.0
     for row in rows:
-        labelled = [at for at, label in enumerate(row["labels"]) if at and label != -100]
-        tokens = labelled[-1] if labelled else 0
+        tokens, labelled = _tokens_and_labels(row)
         total += 2 * tokens * LAYERS * (4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE)
         total += 2 * LAYERS * HIDDEN * tokens**2  # scores and values, each half under the causal mask
-        total += 2 * len(labelled) * HIDDEN * vocabulary
+        total += 2 * labelled * HIDDEN * vocabulary
     return total
 
 
-def _product_rates() -> dict[str, float]:
-    """Return the operations a second of the float32 products PyTorch carries, on a layer's shape."""
+def _exponentials(rows: list[Row], vocabulary: int) -> float:
+    """Return the exponentials that the exact loss needs: of logits, and of the scores of causal attention."""
+    both = map(_tokens_and_labels, rows)
+    return sum(labelled * vocabulary + LAYERS * HEADS * tokens * (tokens + 1) / 2 for tokens, labelled in both)
+
+
+def _tokens_and_labels(row: Row) -> tuple[int, int]:
+    """Return how many tokens of a row the model must read, and how many labels it has."""
+    labelled = [at for at, label in enumerate(row["labels"]) if at and label != -100]
+    return (labelled[-1] if labelled else 0), len(labelled)
+
+
+def _product_rates(model: Any) -> dict[str, float]:
+    """Return the operations a second of the products PyTorch carries for a model's weights, on a layer's shape."""
     import torch
     from torch.nn import functional
 
     from sightline.evaluation.products import _onednn
 
-    x, weight = torch.randn(2048, HIDDEN), torch.randn(2048, HIDDEN)
+    like = next(model.parameters())
+    side = 2048 if like.device.type == "cpu" else 16384
+    x, weight = (torch.randn(side, HIDDEN, device=like.device, dtype=like.dtype) for _ in range(2))
     operations = 2 * len(x) * weight.numel()
     rates = {}
     for name, product in {"torch.mm": functional.linear, "oneDNN": _onednn}.items():
-        rates[name] = operations / min(_clocked(lambda p=product: p(x, weight).sum().item())[0] for _ in range(40))
+        seconds, began = [], time.perf_counter()
+        while time.perf_counter() - began < RATE_SECONDS:
+            seconds.append(_clocked(lambda p=product: _waited(p(x, weight)))[0])
+        rates[name] = operations / statistics.median(seconds)
     return {"torch.mm": rates["torch.mm"], "quickest": max(rates.values())}
 
 
-def _exponential_rate() -> float:
+def _waited(result: Any) -> float:
+    """Return one number of a result, once the device has made it."""
+    return float(result[0, 0].item())
+
+
+def _exponential_rate(device: str) -> float:
     """Return how many exponentials a second are made and added up, on a tile of logits in the cache."""
     import torch
 
+    if device != "cpu":
+        logits = torch.randn(4096, 16384, device=device)
+        return logits.numel() / min(_clocked(lambda: logits.exp2().sum(-1)[0].item())[0] for _ in range(40))
     threads, logits = torch.get_num_threads(), torch.randn(512, 1024)
     tile = logits.clone()
     seconds = []
@@ -283,16 +333,27 @@ def _memory(case: dict[str, Any], folder: str) -> dict[str, Any]:
     would leave room behind in which the next is done, and the peak would not show it.
     """
     rows = _rows(case)[: case["rows"] // 4]
-    model = model_of(case["vocabulary"])
-    _passes(case["side"], model_of(TINY), rows_of(TINY, 2), 1, folder)()
+    model = _model(case, case["vocabulary"])
+    _passes(case["side"], _model(case, TINY), rows_of(TINY, 2), 1, folder)()
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # what the tiny model left to the allocator; glibc alone has it
     make_pass = _passes(case["side"], model, rows, case["batch"], folder)
+    if case["device"] == "cuda":
+        return {"peak_mib": _device_peak_mib(make_pass)}
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status_mib("VmRSS")
     make_pass()
     return {"peak_mib": _status_mib("VmHWM") - before}
+
+
+def _device_peak_mib(make_pass: Callable[[], float]) -> float:
+    import torch
+
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    make_pass()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def _status_mib(field: str) -> float:
@@ -310,9 +371,11 @@ def _share_of_a_run(model: Any, rows: list[Row], evaluation_s: float) -> dict[st
     steps_s = []
     for batch in batches:
         began = time.perf_counter()
-        model(**batch, use_cache=False).loss.backward()
+        loss = model(**{name: value.to(model.device) for name, value in batch.items()}, use_cache=False).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        loss.item()
         steps_s.append(time.perf_counter() - began)
     epoch_s = sum(steps_s) / len(steps_s) * len(rows) * TRAIN_ROWS_PER_EVAL_ROW / DEFAULT_BATCH
     spent_s = EVALS_PER_EPOCH * evaluation_s
@@ -321,7 +384,8 @@ def _share_of_a_run(model: Any, rows: list[Row], evaluation_s: float) -> dict[st
 
 def _show(result: dict[str, Any]) -> None:
     ours = result["sides"]["sightline"]
-    print(f"\nvocabulary {result['vocabulary']:,}, {result['rows']} rows, {result['threads']} threads")
+    where = f"{result['device_name']}, {result['dtype']}, {result['threads']} threads"
+    print(f"\nvocabulary {result['vocabulary']:,}, {result['rows']} rows, {where}")
     print(f"{'':28}{'wall s':>9}{'x ours':>7}{'CPU s':>9}{'x ours':>7}{'peak MiB*':>10}{'x ours':>7}{'error':>10}")
     for name, side in result["sides"].items():
         peak = f"{side['peak_mib']:10.0f}{side['peak_mib'] / ours['peak_mib']:7.1f}" if "peak_mib" in side else " " * 17
@@ -341,12 +405,14 @@ def _show(result: dict[str, Any]) -> None:
         )
     floor_s = result["floor_with_exponentials_s"]
     print(
-        f"the same with an exponential a logit, {result['exponentials_per_s'] / 1e9:.1f} G/s: {floor_s:.2f} s; "
+        f"the same with the exponentials, {result['exponentials_per_s'] / 1e9:.1f} G/s: {floor_s:.2f} s; "
         f"ours is {ours['wall_s'] / floor_s:.2f} x (by CPU time {ours['cpu_s'] / threads / floor_s:.2f} x)"
     )
     floor_s = result["floor_s"]["quickest"]
-    bounds = (f"{side['wall_s'] / floor_s:.1f} x {name}" for name, side in result["sides"].items() if side is not ours)
-    print(f"a pass at the floor: {'; '.join(bounds)}; reading every weight once {result['reading_s']:.3f} s")
+    bounds = (
+        f"{side['wall_s'] / floor_s:.1f} x {name}, " for name, side in result["sides"].items() if side is not ours
+    )
+    print(f"a pass at the floor: {''.join(bounds)}reading every weight once {result['reading_s']:.3f} s")
     training = result["training"]
     print(
         f"first pass {result['first_pass']['wall_s']:.2f} s; {EVALS_PER_EPOCH} evaluations take "
