@@ -9,10 +9,11 @@ best is then measured on all. "Hooked" is a Trainer's own pass with the exact su
 
 The floor is the number of multiplications that an exact loss needs (body at every token up to the last label, causal
 attention, head at the labelled positions), at the rate of the quickest float32 product measured in the same process;
-and at the rate of ``torch.mm``, which the Trainer uses. The rate is the median of products
-made for two seconds, before the passes or after them, whichever is higher. A second floor adds the exponentials that exactness needs as well, one for every logit of a labelled
-position and every score of causal attention, at the rate of a tile in the cache. Beside it stands how long it takes to read
-every weight once, and the bound: how many times as fast as each side a pass at the floor would be.
+and at the rate of ``torch.mm``, which the Trainer uses. The rate is the median of products made for two seconds, before
+the passes or after them, whichever is higher. A second floor adds the exponentials that exactness needs as well, one
+for every logit of a labelled position and every score of causal attention, at the rate of a tile in the cache. Beside
+it stands how long it takes to read every weight once, and the bound: how many times as fast as each side a pass at the
+floor would be.
 
 On an accelerator (``--device cuda``) all sides run there, in ``--dtype``; peak memory is the device's, the floors are at the
 device's rate, and wall time counts: CPU time says nothing there.
