@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,6 +177,14 @@ def test_a_piece_is_let_go_once_it_is_done() -> None:
             most = max(most, len(alive))
         assert len(work.results()) == 50
     assert most <= MOST_WAITING + 2
+
+
+def test_the_last_batches_are_single_pieces() -> None:
+    """Others are put together until their labels fill most of a tile; two threads then end within one batch."""
+    half = torch.zeros(token_losses.CPU_TILE[0] // 2, dtype=torch.long)
+    batches = [SimpleNamespace(targets=half) for _ in range(6 + ways.LAST_ONES)]
+    sizes = [len(group) for group in ways._groups(batches)]  # type: ignore[arg-type]
+    assert sizes == [2, 2, 2] + [1] * ways.LAST_ONES
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -1,7 +1,7 @@
-"""Both halves of a processor at work at once: one on the body of the next batch, the other on the head of the last ones.
+"""Both halves of a processor at work at once: on batches of their own, or one on bodies and the other on heads.
 
-A product split over threads waits for its slowest thread a hundred thousand times a pass. Where body and head take about
-as long, each is better given threads of its own.
+A product split over threads waits for its slowest thread a hundred thousand times a pass. Two halves that each do whole
+pieces of work wait for each other once, at the end.
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ class Beside:
     def put(self, work: Work) -> None:
         """Hand over a piece; it is done here and now where enough are waiting. What it holds is let go once it is done."""
         piece = _Piece(work)
-        if self._pool is not None and sum(not piece.future.done() for piece in self._pieces) <= self._most_waiting:
+        if self._pool is not None and (len(self._pieces) <= self._most_waiting or self._waiting() <= self._most_waiting):
             piece.future = self._pool.submit(piece.do)
         else:
             piece.future.set_result(piece.do())
         self._pieces.append(piece)
+
+    def _waiting(self) -> int:
+        return sum(not piece.future.done() for piece in self._pieces)
 
     def results(self) -> list[torch.Tensor]:
         """Return the result of every piece in the order they were put; those not begun are done by whoever is free."""
