@@ -36,14 +36,15 @@ class Beside:
     def put(self, work: Work) -> None:
         """Hand over a piece; it is done here and now where enough are waiting. What it holds is let go once it is done."""
         piece = _Piece(work)
-        if self._pool is not None and (len(self._pieces) <= self._most_waiting or self._waiting() <= self._most_waiting):
+        if self._pool is not None and self._has_room():
             piece.future = self._pool.submit(piece.do)
         else:
             piece.future.set_result(piece.do())
         self._pieces.append(piece)
 
-    def _waiting(self) -> int:
-        return sum(not piece.future.done() for piece in self._pieces)
+    def _has_room(self) -> bool:
+        most = self._most_waiting
+        return len(self._pieces) <= most or sum(not piece.future.done() for piece in self._pieces) <= most
 
     def results(self) -> list[torch.Tensor]:
         """Return the result of every piece in the order they were put; those not begun are done by whoever is free."""
