@@ -6,23 +6,22 @@ from typing import Any
 
 import numpy as np
 
-HIDDEN, INTERMEDIATE, LAYERS, HEADS = 256, 688, 6, 4
 LONGEST = 512
 Row = dict[str, list[int]]
 
 
-def model_of(vocabulary: int, loud: float = 5.0) -> Any:
-    """Return a Llama of 6 layers x 256 with random weights, ``loud`` times as large so that its loss is not uniform."""
+def model_of(vocabulary: int, loud: float = 5.0, hidden: int = 256) -> Any:
+    """Return a Llama of 6 layers with random weights, ``loud`` times as large so that its loss is not uniform."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary,
-        hidden_size=HIDDEN,
-        intermediate_size=INTERMEDIATE,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
+        hidden_size=hidden,
+        intermediate_size=hidden * 43 // 16,
+        num_hidden_layers=6,
+        num_attention_heads=hidden // 64,
         max_position_embeddings=LONGEST,
         tie_word_embeddings=True,
         bos_token_id=None,

@@ -19,7 +19,8 @@ On an accelerator (``--device cuda``) all sides run there, in ``--dtype``; peak 
 device's rate, and wall time counts: CPU time says nothing there.
 
 The whole takes an hour. In pieces: ``--peers`` names the sides, ``--batch-sizes`` those to choose the best from,
-``--no-memory`` leaves memory out. ``--sigma`` and ``--masked`` change the rows.
+``--no-memory`` leaves memory out. ``--sigma`` and ``--masked`` change the rows, ``--hidden``
+the model.
 
     python benchmarks/evaluation.py [--quick] [--threads N] [--rounds N] [--json FILE]
 """
@@ -42,10 +43,6 @@ from pathlib import Path
 from typing import Any
 
 from _evaluation_set import (
-    HEADS,
-    HIDDEN,
-    INTERMEDIATE,
-    LAYERS,
     Row,
     collate,
     exact_loss,
@@ -53,6 +50,14 @@ from _evaluation_set import (
     rows_of,
     sft_trainer_of,
     trainer_of,
+)
+from _floor import (
+    clocked,
+    exponential_rate,
+    exponentials_of,
+    operations_of,
+    product_rates,
+    seconds_to_read,
 )
 
 ROWS = {2_048: 512, 49_152: 512, 151_936: 128}
@@ -62,7 +67,6 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 DEFAULT_BATCH = 8
 TINY = 64  # vocabulary of the model that warms a process up
 EVALS_PER_EPOCH = 15
-RATE_SECONDS = 2
 TRAIN_ROWS_PER_EVAL_ROW = 9
 
 
@@ -82,6 +86,7 @@ def main() -> int:
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--sigma", type=float, default=0.9, help="of the log-normal lengths")
     parser.add_argument("--masked", type=float, default=0.5, help="share of each row that bears no label")
+    parser.add_argument("--hidden", type=int, default=256, help="width of the model's 6 layers, a multiple of 64")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -102,6 +107,7 @@ def main() -> int:
             "default_batch": not options.no_default_batch,
             "sigma": options.sigma,
             "masked": options.masked,
+            "hidden": options.hidden,
             "threads": options.threads,
             "device": options.device,
             "dtype": options.dtype,
@@ -142,7 +148,7 @@ def _child(case: dict[str, Any]) -> dict[str, Any]:
 def _model(case: dict[str, Any], vocabulary: int) -> Any:
     import torch
 
-    return model_of(vocabulary).to(case["device"], getattr(torch, case["dtype"]))
+    return model_of(vocabulary, hidden=case["hidden"]).to(case["device"], getattr(torch, case["dtype"]))
 
 
 def _passes(name: str, model: Any, rows: list[Row], batch: int, folder: str) -> Callable[[], float]:
@@ -189,7 +195,7 @@ def _hooked(trainer: Any) -> float:
 def _time(case: dict[str, Any], folder: str) -> dict[str, Any]:
     vocabulary, rows = case["vocabulary"], _rows(case)
     model = _model(case, vocabulary)
-    rates_before = _product_rates(model)
+    rates_before = product_rates(model)
     sides: dict[str, dict[str, Any]] = {"sightline": {"batch": 0}}
     for kind in (peer for peer in case["peers"] if peer != "hooked"):
         best = _best_batch(kind, model, rows[: len(rows) // 8], case["batch_sizes"], folder)
@@ -200,21 +206,21 @@ def _time(case: dict[str, Any], folder: str) -> dict[str, Any]:
             sides[f"{kind}, batch {DEFAULT_BATCH}, hooked"] = {"batch": DEFAULT_BATCH}
     passes = {name: _passes(name, model, rows, side["batch"], folder) for name, side in sides.items()}
     ours = passes.pop("sightline")
-    first_s, first_cpu_s, _ = _clocked(ours)
+    first_s, first_cpu_s, _ = clocked(ours)
     taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
     for _ in range(case["rounds"]):
-        taken["sightline"].append(_clocked(ours))
+        taken["sightline"].append(clocked(ours))
         for name, make_pass in passes.items():
-            taken[name].append(_clocked(make_pass))
-            taken["sightline"].append(_clocked(ours))
-    rates = {name: max(rate, rates_before[name]) for name, rate in _product_rates(model).items()}
-    for name, clocked in taken.items():
-        wall_s, cpu_s, losses = zip(*clocked, strict=True)
+            taken[name].append(clocked(make_pass))
+            taken["sightline"].append(clocked(ours))
+    rates = {name: max(rate, rates_before[name]) for name, rate in product_rates(model).items()}
+    for name, clocks in taken.items():
+        wall_s, cpu_s, losses = zip(*clocks, strict=True)
         sides[name] |= {"wall_s": statistics.median(wall_s), "cpu_s": statistics.median(cpu_s), "loss": losses[-1]}
         sides[name]["walls_s"] = wall_s
-    operations = _operations(rows, vocabulary)
-    exponentials = _exponentials(rows, vocabulary)
-    exponential_rate = _exponential_rate(case["device"])
+    operations = operations_of(rows, model.config)
+    exponentials = exponentials_of(rows, model.config)
+    exponentials_per_s = exponential_rate(case["device"])
     return {
         **case,
         "device_name": _device_name(case["device"]),
@@ -224,9 +230,9 @@ def _time(case: dict[str, Any], folder: str) -> dict[str, Any]:
         "operations": operations,
         "product_flops_per_s": rates,
         "floor_s": {name: operations / rate for name, rate in rates.items()},
-        "exponentials_per_s": exponential_rate,
-        "floor_with_exponentials_s": operations / rates["quickest"] + exponentials / exponential_rate,
-        "reading_s": _seconds_to_read(model),
+        "exponentials_per_s": exponentials_per_s,
+        "floor_with_exponentials_s": operations / rates["quickest"] + exponentials / exponentials_per_s,
+        "reading_s": seconds_to_read(model),
         "training": _share_of_a_run(model, rows, sides["sightline"]["wall_s"]),
     }
 
@@ -237,13 +243,6 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else "CPU"
 
 
-def _clocked(work: Callable[[], float]) -> tuple[float, float, float]:
-    """Return wall seconds, CPU seconds over all threads, and the result, a number on the host: the device has ended."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    return time.perf_counter() - wall, time.process_time() - cpu, result
-
-
 def _rows(case: dict[str, Any]) -> list[Row]:
     return rows_of(case["vocabulary"], case["rows"], case["sigma"], case["masked"])
 
@@ -252,79 +251,8 @@ def _best_batch(kind: str, model: Any, rows: list[Row], sizes: list[int], folder
     """Return the batch size at which a Trainer takes least CPU time."""
     if len(sizes) == 1:
         return sizes[0]
-    took = {size: _clocked(_passes(kind, model, rows, size, folder))[1] for size in sizes}
+    took = {size: clocked(_passes(kind, model, rows, size, folder))[1] for size in sizes}
     return min(took, key=lambda size: took[size])
-
-
-def _operations(rows: list[Row], vocabulary: int) -> float:
-    """Return the floating-point operations that the exact loss needs."""
-    total = 0.0
-    for row in rows:
-        tokens, labelled = _tokens_and_labels(row)
-        total += 2 * tokens * LAYERS * (4 * HIDDEN**2 + 3 * HIDDEN * INTERMEDIATE)
-        total += 2 * LAYERS * HIDDEN * tokens**2  # scores and values, each half under the causal mask
-        total += 2 * labelled * HIDDEN * vocabulary
-    return total
-
-
-def _exponentials(rows: list[Row], vocabulary: int) -> float:
-    """Return the exponentials that the exact loss needs: of logits, and of the scores of causal attention."""
-    both = map(_tokens_and_labels, rows)
-    return sum(labelled * vocabulary + LAYERS * HEADS * tokens * (tokens + 1) / 2 for tokens, labelled in both)
-
-
-def _tokens_and_labels(row: Row) -> tuple[int, int]:
-    """Return how many tokens of a row the model must read, and how many labels it has."""
-    labelled = [at for at, label in enumerate(row["labels"]) if at and label != -100]
-    return (labelled[-1] if labelled else 0), len(labelled)
-
-
-def _product_rates(model: Any) -> dict[str, float]:
-    """Return the operations a second of the products PyTorch carries for a model's weights, on a layer's shape."""
-    import torch
-    from torch.nn import functional
-
-    from sightline.evaluation.products import _onednn
-
-    like = next(model.parameters())
-    side = 2048 if like.device.type == "cpu" else 16384
-    x, weight = (torch.randn(side, HIDDEN, device=like.device, dtype=like.dtype) for _ in range(2))
-    operations = 2 * len(x) * weight.numel()
-    rates = {}
-    for name, product in {"torch.mm": functional.linear, "oneDNN": _onednn}.items():
-        seconds, began = [], time.perf_counter()
-        while time.perf_counter() - began < RATE_SECONDS:
-            seconds.append(_clocked(lambda p=product: _waited(p(x, weight)))[0])
-        rates[name] = operations / statistics.median(seconds)
-    return {"torch.mm": rates["torch.mm"], "quickest": max(rates.values())}
-
-
-def _waited(result: Any) -> float:
-    """Return one number of a result, once the device has made it."""
-    return float(result[0, 0].item())
-
-
-def _exponential_rate(device: str) -> float:
-    """Return how many exponentials a second are made and added up, on a tile of logits in the cache."""
-    import torch
-
-    if device != "cpu":
-        logits = torch.randn(4096, 16384, device=device)
-        return logits.numel() / min(_clocked(lambda: logits.exp2().sum(-1)[0].item())[0] for _ in range(40))
-    threads, logits = torch.get_num_threads(), torch.randn(512, 1024)
-    tile = logits.clone()
-    seconds = []
-    torch.set_num_threads(1)  # each with a tile of its own: to share one costs as much as it saves
-    for _ in range(40):
-        tile.copy_(logits)
-        seconds.append(_clocked(lambda: tile.exp2_().sum(-1).sum().item())[0])
-    torch.set_num_threads(threads)
-    return threads * logits.numel() / min(seconds)
-
-
-def _seconds_to_read(model: Any) -> float:
-    """Return the seconds it takes to read every weight once."""
-    return sum(min(_clocked(lambda p=p: p.detach().sum().item())[0] for _ in range(3)) for p in model.parameters())
 
 
 def _memory(case: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -385,7 +313,7 @@ def _share_of_a_run(model: Any, rows: list[Row], evaluation_s: float) -> dict[st
 
 def _show(result: dict[str, Any]) -> None:
     ours = result["sides"]["sightline"]
-    where = f"{result['device_name']}, {result['dtype']}, {result['threads']} threads"
+    where = f"6 layers x {result['hidden']}, {result['device_name']}, {result['dtype']}, {result['threads']} threads"
     print(f"\nvocabulary {result['vocabulary']:,}, {result['rows']} rows, {where}")
     print(f"{'':28}{'wall s':>9}{'x ours':>7}{'CPU s':>9}{'x ours':>7}{'peak MiB*':>10}{'x ours':>7}{'error':>10}")
     for name, side in result["sides"].items():
