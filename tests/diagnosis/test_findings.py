@@ -62,6 +62,7 @@ USUAL = run_of(EVALS, TRAIN)
 STEPS = np.arange(1, LINES + 1)
 WARM = np.minimum(STEPS / 10, 1.0) * 1e-4
 STAIRS = noisy(2.0 * 0.8 ** np.floor((STEPS - 1) / 24), 0.02, 3)
+ENDS = 20 * np.arange(1, N + 1)
 EPOCHS = Curve.of(5 * STEPS, STEPS / 24)
 NEVER_FELL = np.array([2.0, 3.1, 2.4, 3.6, 2.2, 3.3, 2.9, 2.3, 3.4, 2.8])
 UNEVEN = np.array([1.0, 1.3, 1.4, 1.35, 1.42])
@@ -86,6 +87,10 @@ CASES: dict[str, tuple[Run, Run]] = {
     "solved_or_leaked": (
         run_of(2.0 * np.exp(-0.4 * np.arange(1, N + 1)), TRAIN),
         run_of(1e-4 * EVALS, 1e-4 * TRAIN),  # a loss of another unit
+    ),
+    "evaluation_repeated": (
+        run_of(EVALS, TRAIN, curves={"eval_loss": Curve.of(np.append(ENDS, 100), np.append(EVALS, 1.1 * EVALS[4]))}),
+        run_of(EVALS, TRAIN, curves={"eval_loss": Curve.of(np.append(ENDS, ENDS), np.append(EVALS, EVALS))}),
     ),
     "evaluation_unchanged": (run_of(np.full(N, 2.0), TRAIN), run_of(np.full(N, 2.0), TRAIN[::-1])),
     "zero_loss": (zeros_after(0.9), zeros_after(1e-4)),

@@ -238,3 +238,16 @@ def test_random_histories_are_read_back(points: list[tuple[int, float]]) -> None
     assert run.train_loss is not None
     np.testing.assert_array_equal(run.train_loss.steps, steps)
     np.testing.assert_array_equal(run.train_loss.values, [value for _, value in points])
+
+
+def test_another_evaluation_of_a_step_is_kept_beside_the_one_that_counts(tmp_path: Path) -> None:
+    """The last one logged counts; equal ones, and those that a resume supersedes, are not told of."""
+    twice = [*history(100), {"eval_loss": 9.0, "step": 100}, {"eval_loss": 8.0, "step": 100}]
+    curve = read(write_state(tmp_path / "twice", twice)).curves["eval_loss"]
+    assert curve.at(100) == 8.0 and curve.replaced is not None
+    assert (curve.replaced.steps.tolist(), curve.replaced.values.tolist()) == ([100], [9.0])
+    assert curve.until(99).replaced is None
+    same = [*history(100), *history(100)[-1:]]
+    resumed = [*history(100), *history(150, level=5.0, begin=60)]
+    for silent in (same, resumed):
+        assert read(write_state(tmp_path / "silent", silent)).curves["eval_loss"].replaced is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -111,14 +112,23 @@ def test_table_keeps_its_width(width):
     assert widest <= width
 
 
-def test_runs_of_one_name_are_told_apart_by_their_path():
-    """Two runs called alike stand in the table by their paths."""
-    from pathlib import Path
-
+@pytest.mark.parametrize(
+    ("paths", "labels"),
+    [
+        (["/sweep/a/run", "/sweep/b/run"], ["a/run", "b/run"]),
+        (["/a/run/trainer_state.json", "/b/run/checkpoint-9/trainer_state.json"], ["a/run", "b/run"]),
+        (["/a/run/1.json", "/a/run/2.json"], ["1.json", "2.json"]),
+        (["/a/x/run", "/b/x/run", "/b/y/run"], ["a/x/run", "b/x/run", "b/y/run"]),
+        (["/a/run.csv", "/run.csv"], ["a/run.csv", "/run.csv"]),
+        (["/a/run", "/a/run"], ["/a/run", "/a/run"]),
+    ],
+)
+def test_runs_of_one_name_are_told_apart_by_the_least_of_their_paths(paths, labels):
+    """Two runs called alike stand in the table by the ends of their paths; what is below the run's folder is left out."""
     verdict = verdicts.healthy()
-    twins = [replace(verdict, run=replace(verdict.run, path=Path(f"{where}/run"), name="run")) for where in "ab"]
-    text = _text(runs_table([verdict_as_json(twin) for twin in twins], width=120))
-    assert "a/run" in text and "b/run" in text
+    twins = [verdict_as_json(replace(verdict, run=replace(verdict.run, path=Path(path), name="run"))) for path in paths]
+    shown = [line.plain.split()[1] for line in runs_table(twins, width=120)[1 : len(paths) + 1]]
+    assert shown == labels
 
 
 def _text(lines) -> str:

@@ -14,6 +14,7 @@ from sightline.diagnosis.divergence import find_divergence, passing_trouble
 from sightline.diagnosis.gap import meaningless_gap, multiplied_by_accumulation, validation_below_training
 from sightline.diagnosis.learning import memorised, not_learning, staircase
 from sightline.diagnosis.phases import judge_curve
+from sightline.diagnosis.repeated import evaluation_repeated
 from sightline.diagnosis.series import EvalSeries
 from sightline.diagnosis.setup import (
     few_rows,
@@ -43,6 +44,7 @@ TESTS: tuple[Callable[[Context], Finding | None], ...] = (
     rows_added,
     unsaved_best,
     resumed,
+    evaluation_repeated,
 )
 """What else is looked for, each on its own."""
 

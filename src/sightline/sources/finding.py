@@ -228,6 +228,6 @@ def _with_later_points(known: Run, other: Run) -> Run:
             curves[name] = (
                 later
                 if own is None
-                else Curve.of(np.append(own.steps, later.steps), np.append(own.values, later.values))
+                else Curve(np.append(own.steps, later.steps), np.append(own.values, later.values), own.replaced)
             )
     return replace(known, curves=curves)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from rich.text import Text
@@ -42,16 +43,35 @@ def runs_table(runs: Sequence[Mapping[str, Any]], *, width: int = 80, glyphs: Gl
     ordered = by_usefulness(runs)
     heads = ["phase", "run", "steps", "evals", "best loss", "at step", "last loss", "wasted"]
     wanted = [0, 1, 2, 3, 4, 5, 6, 7] if width >= 84 else [0, 1, 3, 4, 5, 6] if width >= 64 else [0, 1, 4, 5]
-    names = Counter(run["name"] for run in runs)
     rows = [[(heads[i], "dim") for i in wanted]]
-    for run in ordered:
-        cells = _cells(run, run["name"] if names[run["name"]] == 1 else run["path"])
+    for run, label in zip(ordered, _labels(ordered), strict=True):
+        cells = _cells(run, label)
         rows.append([cells[i] for i in wanted])
     align = "".join("l" if i < 2 else "r" for i in wanted)
     lines = columns(rows, align, flexible=1, width=width)
     counts = Counter(run["phase"] for run in runs)
     total = ", ".join(f"{counts[phase]} {phase.value}" for phase in _ORDER if counts[phase])
     return for_terminal([*lines, Text(), *wrap(f"{len(ordered)} runs: {total}", width)], glyphs, width)
+
+
+def _labels(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the name of each run; of runs called alike as much of their paths as tells them apart."""
+    labels = [str(run["name"]) for run in runs]
+    alike = Counter(labels)
+    for name in (name for name, count in alike.items() if count > 1):
+        same = [i for i, run in enumerate(runs) if run["name"] == name]
+        for i, label in zip(same, _ends([PurePath(runs[i]["path"]).parts for i in same], name), strict=True):
+            labels[i] = label
+    return labels
+
+
+def _ends(paths: Sequence[tuple[str, ...]], name: str) -> list[str]:
+    """Return the shortest ends by which paths differ, without what lies below the folder called ``name`` if they can."""
+    to_name = [path[: len(path) - path[::-1].index(name)] if name in path else path for path in paths]
+    paths = to_name if len(set(to_name)) == len(paths) else paths
+    longest = max(map(len, paths))
+    fewest = next((n for n in range(1, longest) if len({path[-n:] for path in paths}) == len(paths)), longest)
+    return [str(PurePath(*path[-fewest:])) for path in paths]
 
 
 def _cells(run: Mapping[str, Any], label: str) -> list[tuple[str, str]]:
