@@ -52,9 +52,25 @@ def test_the_loss_does_not_depend_on_the_batch(rows, capsys):
 
 def test_a_model_against_itself_differs_in_no_row(rows, capsys):
     """The page says so."""
-    assert main(["evaluate", str(base_model_path()), str(rows), "--against", str(base_model_path())]) == 0
-    out = capsys.readouterr().out
+    assert (
+        main(["evaluate", str(base_model_path()), str(rows), "--against", str(base_model_path()), "--width", "44"]) == 0
+    )
+    out = " ".join(capsys.readouterr().out.split())
     assert "difference +0.000000" in out and "Rows that got worse, in nats: none" in out
+    assert "12 rows, " in out and " tokens " in out  # a narrow terminal cuts no number off
+
+
+def test_a_model_that_reads_fewer_tokens_is_compared_on_what_both_read(tmp_path, capsys):
+    """The shorter context counts where it is known in time; else the message says what to give."""
+    AutoModelForCausalLM.from_pretrained(base_model_path(), max_position_embeddings=40).save_pretrained(tmp_path / "m")
+    AutoTokenizer.from_pretrained(base_model_path()).save_pretrained(tmp_path / "m")
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"prompt": "Count.>", "completion": "one two " * 60}) + "\n")
+    code, document, err = evaluated(capsys, tmp_path / "m", path, "--against", base_model_path())
+    assert code == 0, err
+    assert document["eval_loss"] == document["against"]["eval_loss"]
+    code, _, err = evaluated(capsys, base_model_path(), path, "--against", tmp_path / "m")
+    assert code == 3 and "give --max-length 40" in err
 
 
 def test_what_is_no_model_is_one_clear_line(rows, capsys):
@@ -142,6 +158,12 @@ def test_broken_weights_are_counted_and_are_a_verdict(rows, tmp_path, capsys):
     AutoTokenizer.from_pretrained(base_model_path()).save_pretrained(tmp_path / "broken")
     code, document, _ = evaluated(capsys, tmp_path / "broken", rows)
     assert code == 1 and document["non_finite"] == 12 and document["eval_loss"] == "NaN"
+    for broken_first, title in ((True, "got worse,"), (False, "got better,")):
+        models = [str(tmp_path / "broken"), str(base_model_path())][:: 1 if broken_first else -1]
+        assert main(["evaluate", models[0], str(rows), "--against", models[1]]) == 1
+        out = capsys.readouterr().out
+        assert "12 rows have no finite loss" in out and "nan" not in out.replace(str(tmp_path), "")
+        assert out.partition(title)[2].split()[2:6] == ["NaN", "rows.jsonl,", "line", "1"]
 
 
 @pytest.mark.parametrize("kind", ["classifier", "encoder-decoder"])

@@ -14,7 +14,7 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, TaskType, g
 
 from sightline.errors import DataError, ModelError
 from sightline.evaluation import EvalSet, Row, evaluate, ways
-from tests.evaluation.tiny import CAUSAL, SHAPE, VOCABULARY, build, reference, rows_of
+from tests.evaluation.tiny import CAUSAL, NO_GROUPS, SHAPE, VOCABULARY, build, reference, rows_of
 
 ROWS = rows_of()
 
@@ -209,6 +209,28 @@ def test_unknown_heads_fall_back(model_class: Any, way: str) -> None:
     assert way_of(model) == way
     assert len(eval_set.notices) == 1
     assert f"slower way '{way}'" in eval_set.notices[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: hf.RecurrentGemmaForCausalLM(
+            hf.RecurrentGemmaConfig(
+                **{**SHAPE, "num_hidden_layers": 3}, attention_window_size=64, head_dim=8, logits_soft_cap=5.0
+            )
+        ),
+        lambda: hf.MiniCPM3ForCausalLM(
+            hf.MiniCPM3Config(**NO_GROUPS, q_lora_rank=8, kv_lora_rank=8, dim_model_base=8, num_key_value_heads=4)
+        ),
+    ],
+    ids=["logits_soft_cap", "hidden_states_are_divided"],
+)
+def test_heads_that_a_configuration_explains_are_tiled(make: Any) -> None:
+    """A cap of another name, and a divisor that is already in what the head is given."""
+    model = build(make, loud=1.0)
+    sums, counts = reference(model, ROWS)
+    assert evaluate(model, ROWS).loss == pytest.approx(sums.sum() / counts.sum(), rel=1e-6)
+    assert way_of(model) == "tiles"
 
 
 def test_hyperclova_style_scaling_is_multiplied() -> None:

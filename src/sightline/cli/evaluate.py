@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from sightline.cli.output import output_glyphs, output_width, print_json, print_
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from rich.text import Text
 
     from sightline.runs import ExampleLosses
     from sightline.training.rows import TokenisedRows
@@ -116,33 +118,33 @@ def _print_page(
     import numpy as np
     from rich.text import Text
 
-    from sightline.terminal.layout import fit, for_terminal, wrap
+    from sightline.terminal.layout import fit, for_terminal, words_width, wrap
     from sightline.terminal.text import number_text, printable
 
-    columns = output_width(width)
-    lines = [
-        Text(
-            f"loss {document['eval_loss']:.6f} nats per token, perplexity {document['perplexity']:.4g}, "
-            f"{document['rows']:,} row{'s' * (document['rows'] != 1)}, {document['tokens']:,} tokens"
-        )
-    ]
-    if document["non_finite"]:
-        broken = "1 row has" if document["non_finite"] == 1 else f"{document['non_finite']} rows have"
-        lines.append(Text(f"{broken} no finite loss: the weights are broken", style="bold red"))
+    columns, glyphs = output_width(width), output_glyphs()
+    room = words_width(columns, glyphs)
+    lines = wrap(
+        f"loss {_loss_text(document['eval_loss'])} nats per token, perplexity {_loss_text(document['perplexity'], '.4g')}, "
+        f"{document['rows']:,} row{'s' * (document['rows'] != 1)}, {document['tokens']:,} tokens",
+        room,
+    )
+    lines += wrap(_broken_text(document), room, style="bold red") if document["non_finite"] else []
     for notice in document["notices"]:
-        lines += wrap(printable(notice), columns, first="  ")
+        lines += wrap(printable(notice), room, first="  ")
     if other is None:
         counted = np.flatnonzero(losses.token_counts)  # a row without a label has no loss
         means = losses.loss_sums / np.maximum(losses.token_counts, 1)
         broken_first = counted[np.argsort(-np.where(np.isfinite(means), means, np.inf)[counted], kind="stable")]
         groups = [("Rows with the highest loss per token", broken_first[:SHOWN_ROWS], means)]
     else:
-        change = losses.loss_sums - other.loss_sums
-        total = losses.loss - other.loss
-        lines.append(Text(f"{document['against']['model']}: loss {other.loss:.6f}; difference {total:+.6f}"))
+        lines += _against_lines(document, room)
+        with np.errstate(invalid="ignore"):  # of two infinite losses
+            change = losses.loss_sums - other.loss_sums
+        broken = np.isfinite(other.loss_sums).astype(float) - np.isfinite(losses.loss_sums)
+        ranked = np.where(broken != 0, np.inf * np.sign(broken), np.nan_to_num(change))
         groups = [
-            ("Rows that got worse, in nats", _extreme(-change), change),
-            ("Rows that got better, in nats", _extreme(change), change),
+            ("Rows that got worse, in nats", _extreme(-ranked), change),
+            ("Rows that got better, in nats", _extreme(ranked), change),
         ]
     for title, index, values in groups:
         lines += [Text(), Text(title if len(index) else f"{title}: none", style="bold")]
@@ -153,11 +155,41 @@ def _print_page(
             if not np.isfinite(values[i]):
                 value = f"{number_text(float(values[i])):>9}"
             text = f"{value}  {where}  {example.prompt_text!r} → {example.target_text!r}"
-            lines.append(Text(fit("  " + printable(text), columns)))
-    print_lines(for_terminal(lines, output_glyphs(), columns), no_color=no_color)
+            lines.append(Text(fit("  " + printable(text), room)))
+    print_lines(for_terminal(lines, glyphs, columns), no_color=no_color)
+
+
+def _against_lines(document: dict[str, Any], room: int) -> list[Text]:
+    """Return what is said of the other model: its loss, the difference, and what is wrong with it."""
+    from sightline.terminal.layout import wrap
+    from sightline.terminal.text import printable
+
+    against = document["against"]
+    difference = document["eval_loss"] - against["eval_loss"]
+    lines = wrap(
+        f"{printable(against['model'])}: loss {_loss_text(against['eval_loss'])}; "
+        f"difference {_loss_text(difference, '+.6f')}",
+        room,
+    )
+    lines += wrap(_broken_text(against), room, first="  ", style="bold red") if against["non_finite"] else []
+    for notice in against["notices"]:
+        if notice not in document["notices"]:
+            lines += wrap(printable(notice), room, first="  ")
+    return lines
+
+
+def _loss_text(value: float, form: str = ".6f") -> str:
+    from sightline.terminal.text import number_text
+
+    return format(value, form) if math.isfinite(value) else number_text(value)
+
+
+def _broken_text(document: dict[str, Any]) -> str:
+    broken = "1 row has" if document["non_finite"] == 1 else f"{document['non_finite']} rows have"
+    return f"{broken} no finite loss: the weights are broken"
 
 
 def _extreme(change: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the rows with the lowest values below zero."""
-    order = change.argsort()[:SHOWN_ROWS]
+    order = change.argsort(kind="stable")[:SHOWN_ROWS]
     return order[change[order] < 0]

@@ -13,6 +13,8 @@ from sightline.evaluation.token_losses import Head
 
 SCALES = ("logit_scale", "output_multiplier", "lm_head_multiplier")
 """Names under which configurations keep a factor on the logits (Cohere, Muse Glimmer, Falcon-H1)."""
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Names under which they keep a soft cap on the logits (Gemma, RecurrentGemma, xLSTM)."""
 
 STATELESS = ("torch.nn.", "transformers.", "peft.peft_model", "peft.tuners.lora.")
 """Where the modules live of which two threads may run one at once."""
@@ -96,9 +98,13 @@ def head_of(model: nn.Module) -> Head | None:
         if isinstance(value, int | float):
             scale *= float(value)
     scaling = getattr(config, "logits_scaling", None)
-    if isinstance(scaling, int | float) and scaling:  # Granite divides by it, HyperCLOVA X multiplies
-        scale *= float(scaling) if getattr(config, "model_type", "") == "hyperclovax" else 1.0 / float(scaling)
-    cap = getattr(config, "final_logit_softcapping", None)
+    if isinstance(scaling, int | float) and scaling:
+        model_type = getattr(config, "model_type", "")
+        if model_type == "hyperclovax":
+            scale *= float(scaling)
+        elif model_type != "minicpm3":  # which divides the hidden states by it, before its head is given them
+            scale /= float(scaling)  # Granite
+    cap = next((value for name in CAPS if (value := getattr(config, name, None))), None)
     return Head(module, scale, float(cap) if cap else None)
 
 

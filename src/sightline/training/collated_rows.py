@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from sightline.errors import DataError
 from sightline.evaluation import Row
 
-UNDERSTOOD = frozenset({"input_ids", "labels", "attention_mask", "position_ids", "decoder_input_ids"})
+PACKED = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "seq_idx"})
+"""What kernels for packed rows are told of where each begins, as ``position_ids`` say too."""
+UNDERSTOOD = PACKED | {"input_ids", "labels", "attention_mask", "position_ids", "decoder_input_ids"}
 """Tensors of a batch that an exact evaluation uses, or makes itself."""
 
 
@@ -92,6 +94,8 @@ def _row(batch: Mapping[str, Any], ids: NDArray[Any], labels: NDArray[Any]) -> C
     positions = batch.get("position_ids")
     if isinstance(positions, torch.Tensor) and positions.shape == batch["input_ids"].shape:
         begins = np.unique(np.append(begins, np.flatnonzero(positions[0].cpu().numpy()[kept] == 0)))
+    elif isinstance(ends := batch.get("cu_seq_lens_q"), torch.Tensor) and kept.all():
+        begins = np.unique(np.append(begins, ends.cpu().numpy()[:-1]))
     return CollatedRow(ids.astype(np.int64), labels, begins)
 
 

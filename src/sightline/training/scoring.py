@@ -32,6 +32,8 @@ class Scored:
     losses: ExampleLosses
     notices: tuple[str, ...]
     """What the user should know of how the rows were scored."""
+    max_length: int
+    """Tokens a row was cut to."""
 
 
 def score_file(
@@ -79,8 +81,9 @@ def score_file(
     config, tokenizer = load_config(recipe), load_tokenizer(recipe)
     notes: list[str] = []
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = max_length_of(recipe, config, notes) if max_length or not context else int(context)
     how = Tokenisation(
-        max_length=max_length_of(recipe, config, notes) if max_length or not context else int(context),
+        max_length=longest if like is None else min(longest, like.max_length),
         completion_only=True,
         every_turn=False,
         template=chat_template(None, tokenizer),
@@ -88,10 +91,8 @@ def score_file(
     rows = pretokenised_rows(data, tokenizer, how.max_length)
     if rows is None:
         rows = tokenise(load_examples(recipe.dataset, Columns()), tokenizer, how)
-    if like is not None and not (
-        np.array_equal(rows.input_ids, like.rows.input_ids) and np.array_equal(rows.labelled, like.rows.labelled)
-    ):
-        raise ModelError(f"{model}: its tokenizer makes other tokens of {data}: losses per token cannot be compared")
+    if like is not None:
+        _check_alike(rows, like, how.max_length, model, data)
     loaded, _ = load_model(recipe, Hardware.detect())
     if adapter is not None:
         loaded = _with_adapter(loaded, adapter)
@@ -105,7 +106,19 @@ def score_file(
         left_out = len(rows.without_label)
         told = "1 row has" if left_out == 1 else f"{left_out} rows have"
         notes.append(f"{told} nothing left to score once cut to {how.max_length} tokens: left out")
-    return Scored(rows, losses, (*notes, *eval_set.notices))
+    return Scored(rows, losses, (*notes, *eval_set.notices), how.max_length)
+
+
+def _check_alike(rows: TokenisedRows, like: Scored, max_length: int, model: str, data: str) -> None:
+    """Refuse to compare losses of other tokens."""
+    if np.array_equal(rows.input_ids, like.rows.input_ids) and np.array_equal(rows.labelled, like.rows.labelled):
+        return
+    if max_length < like.max_length and rows.truncated.sum() > like.rows.truncated.sum():
+        raise ModelError(
+            f"{model}: reads {max_length} tokens where the other model reads {like.max_length}, and rows of {data} are "
+            f"longer: give --max-length {max_length}, so that both are scored on the same tokens"
+        )
+    raise ModelError(f"{model}: its tokenizer makes other tokens of {data}: losses per token cannot be compared")
 
 
 def _base_of(model: str, adapter: str | None) -> tuple[str, str | None]:
