@@ -374,7 +374,8 @@ def _difference_at_large_logits(model: nn.Module, head: Head, batch: DeviceBatch
 
 def _largest(numbers: torch.Tensor) -> torch.Tensor:
     """Return the largest magnitude, without a copy of all of them."""
-    return torch.linalg.vector_norm(numbers, math.inf)
+    largest: torch.Tensor = torch.linalg.vector_norm(numbers, math.inf)
+    return largest
 
 
 def _wide(logits: torch.Tensor) -> torch.Tensor:
