@@ -26,6 +26,7 @@ def test_the_document_has_every_evaluation(turned):
     assert set(document) == {
         "sightline",
         "path",
+        "step_unit",
         "evals",
         "stop_step",
         "judged_by",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,3 +182,30 @@ def test_a_run_stopped_because_it_fell_too_slowly_is_not_told_it_was_cut_short()
     assert "too slowly for what was left of the plan" in decision.why and "70 %" in decision.why
     whole = decide(replace(stopped, max_steps=100), diagnosis, Policy())
     assert "has ended while its validation loss still fell" in whole.why
+
+
+@pytest.mark.parametrize(("unit", "word"), [("epoch", "epoch"), ("index", "entry")])
+def test_the_reason_counts_what_the_log_counts(unit, word):
+    """Also in the JSON, which nobody lays out: epochs are no steps."""
+    run = replace(run_of(noisy(turning(40), 0.005), learnt(160)), step_unit=unit, max_steps=1600)
+    why = judge_run(run).decision.why
+    assert f"since about {word} " in why and not re.search(r"\bstep \d", why)
+
+
+@pytest.mark.parametrize("max_steps", [240, 480])
+def test_evaluations_that_do_not_see_the_model_recommend_no_checkpoint(max_steps):
+    """Equal for ever: the first of them is no best, whether the run has ended or not."""
+    saved = tuple(Checkpoint(step, Path(f"checkpoint-{step}")) for step in (20, 240))
+    verdict = judge_run(run_of(np.full(12, 2.0), learnt(48), max_steps=max_steps, checkpoints=saved))
+    assert "evaluation_unchanged" in {finding.kind for finding in verdict.diagnosis.findings}
+    assert verdict.diagnosis.best is None
+    assert (verdict.decision.keep_step, verdict.decision.keep_checkpoint) == (None, None)
+    assert "do not see the weights that are trained" in verdict.decision.why
+
+
+def test_a_best_before_the_evaluation_lost_sight_of_the_model_is_kept():
+    """What was measured while it still moved counts."""
+    losses = np.concatenate(([2.1234567, 1.8123456, 1.7123456], np.full(9, 1.9123456)))
+    verdict = judge_run(run_of(losses, learnt(48), max_steps=240))
+    assert "evaluation_unchanged" in {finding.kind for finding in verdict.diagnosis.findings}
+    assert verdict.decision.keep_step == 60

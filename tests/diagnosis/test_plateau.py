@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from sightline.decisions import judge_run
 from sightline.diagnosis import diagnose
-from sightline.runs import Finding, Run
+from sightline.runs import Action, Finding, Run
 from tests.diagnosis.courses import SPACING, falling, learnt, noisy, run_of, with_rows
 
 STILL_FALLING = {
@@ -53,3 +56,15 @@ def test_few_rows_leave_it_open():
     run = run_of(noisy(falling(60), 0.002), learnt(240), max_steps=SPACING * 60)
     assert plateau_of(with_rows(run, 400, 0.01)) is not None
     assert plateau_of(with_rows(run, 12, 0.5)) is None
+
+
+def test_a_run_that_goes_on_is_not_told_where_to_end_next_time():
+    """Whether to go on is the decision's; a plateau beside it must not say the contrary."""
+    over = run_of(noisy(falling(24), 0.004, 1), learnt(96), max_steps=480)
+    told = {}
+    for run in (over, replace(over, max_steps=900)):
+        verdict = judge_run(run)
+        assert run.has_ended or verdict.decision.action is Action.CONTINUE
+        told[run.has_ended] = next(f.message for f in verdict.diagnosis.findings if f.kind == "plateau")
+    assert "end about there next time" in told[True] and "next time" not in told[False]
+    assert "weighed in the decision" in told[False]

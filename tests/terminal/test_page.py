@@ -155,3 +155,49 @@ def test_a_rising_loss_with_a_rising_score_is_not_said_to_have_settled():
     told = replace(verdict, diagnosis=replace(verdict.diagnosis, findings=(found,)))
     text = " ".join(line.plain for line in verdict_page(told, width=100))
     assert "has risen, and yet more answers are right" in text and "has settled." not in text
+
+
+def _with(verdict, found, **decision):
+    diagnosis = replace(verdict.diagnosis, findings=(found,))
+    return replace(verdict, diagnosis=diagnosis, decision=replace(verdict.decision, **decision))
+
+
+@pytest.mark.parametrize(("rows", "words"), [(1, "1 validation row only"), (3, "3 validation rows only")])
+def test_the_headline_speaks_of_the_few_rows_it_rests_on(rows, words):
+    """A verdict on one row is not said as one on all that the model never saw."""
+    found = Finding("few_validation_rows", Severity.WARNING, "few rows", evidence={"rows": rows})
+    text = " ".join(_text(verdict_page(_with(verdicts.healthy(), found), width=100)).split())
+    assert f"HEALTHY on {words}, 93 % sure of " in text
+    assert "holds on rows it never saw" not in text and "On other rows it may be otherwise" in text
+    told = _text(verdict_page(_with(verdicts.diverged(), found), width=100))
+    assert words not in told  # a broken training does not rest on validation rows
+
+
+def test_a_checkpoint_chosen_by_a_score_is_marked_beside_the_losses():
+    """The chart shows the loss, so its lowest point is not what is kept, and the page says by what it is."""
+    found = Finding("score_disagrees", Severity.WARNING, "it decides", 600, 1000, evidence={"score": "eval_accuracy"})
+    text = " ".join(_text(verdict_page(_with(verdicts.healthy(), found, keep_step=600), width=100)).split())
+    assert "chosen by eval_accuracy, the chart shows the loss" in text
+    assert "kept by eval_accuracy: step 600" in text and "By the loss, is the last as good?" in text
+    assert "the chart shows the loss" not in _text(verdict_page(verdicts.healthy(), width=100))
+
+
+def test_the_end_of_an_unfinished_plan_is_not_unknown():
+    """A log that plans more steps than it has is unfinished; one without a plan may be anything."""
+    verdict = verdicts.undecided()
+    planned = replace(verdict, run=replace(verdict.run, max_steps=60))
+    text = " ".join(_text(verdict_page(planned, width=100)).split())
+    assert "step 30 of 60" in text and "unfinished: broken off or still running" in text and "end unknown" not in text
+    assert "end unknown" in _text(verdict_page(verdict, width=100))
+
+
+@pytest.mark.parametrize(("unit", "one", "several"), [("epoch", "epoch", "epochs"), ("index", "entry", "entries")])
+def test_a_page_counts_what_the_log_counts(unit, one, several):
+    """No step is spoken of where there are none, in the notes below the chart neither."""
+    verdict = verdicts.diverged()
+    told = verdicts.textbook()
+    for page in (verdict, told):
+        run = replace(page.run, step_unit=unit)
+        text = _text(verdict_page(replace(page, run=run, diagnosis=replace(page.diagnosis, findings=())), width=100))
+        body = text.replace(page.decision.why, "")
+        assert f"{one} " in body and f"{several} " in body and "step" not in body

@@ -27,6 +27,7 @@ def document(n: int = 15, stop_at: int | None = 10):
     return {
         "sightline": 1,
         "path": "outputs/text\x1b[31mbook",
+        "step_unit": "step",
         "evals": evals,
         "stop_step": None if stop_at is None else 100 * stop_at,
         "judged_by": "eval_loss",
@@ -75,3 +76,10 @@ def test_losses_that_are_no_plain_numbers(loss):
     replay = document()
     replay["evals"][3]["eval_loss"] = loss
     assert replay_table(replay)
+
+
+@pytest.mark.parametrize(("unit", "word"), [("epoch", "epoch"), ("index", "entry")])
+def test_a_replay_counts_what_the_log_counts(unit, word):
+    """Epochs are not called steps."""
+    text = "\n".join(line.plain for line in replay_table({**document(), "step_unit": unit}))
+    assert f"at {word} 600" in text and "step" not in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sightline.decisions.policy import Policy
-from sightline.diagnosis.context import percent, portion
+from sightline.diagnosis.context import in_units_of, percent, portion
 from sightline.runs import Action, Best, Decision, Diagnosis, Finding, Forecast, Phase, Run, Status
 from sightline.runs.gold import Choice
 
@@ -34,7 +34,8 @@ def decide(run: Run, diagnosis: Diagnosis, policy: Policy) -> Decision:
         keep, why = choice.step, f"{why}; the gold set speaks for {choice.checkpoint}: {choice.why}"
     if action is Action.STOP and not policy.stop_early and run.status is Status.RUNNING:
         action, why = Action.CONTINUE, f"{why}; stopping early is switched off"
-    return Decision(action, keep, checkpoint_of(run, keep) or _equal_checkpoint(run, diagnosis, keep), why)
+    checkpoint = checkpoint_of(run, keep) or _equal_checkpoint(run, diagnosis, keep)
+    return Decision(action, keep, checkpoint, in_units_of(run, why))
 
 
 def step_to_keep(diagnosis: Diagnosis) -> int | None:
@@ -80,6 +81,11 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
     score = deciding_score(diagnosis)
     if score is not None:
         return _by_score(run, score, policy)
+    if any(finding.kind == "evaluation_unchanged" for finding in diagnosis.findings):
+        return (
+            Action.CONTINUE,
+            "the evaluations do not see the weights that are trained, so they tell nothing of the run",
+        )
     if forecast is None or best is None:
         what = "say whether more steps would have helped" if run.has_ended else "stop"
         return Action.CONTINUE, f"too little is known to {what}"

@@ -104,6 +104,7 @@ def replay_as_json(replayed: Replay) -> dict[str, Any]:
     return {
         "sightline": 1,
         "path": str(replayed.run.path),
+        "step_unit": replayed.run.step_unit,
         "evals": [
             {
                 "step": moment.step,

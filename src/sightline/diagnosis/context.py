@@ -94,15 +94,21 @@ def note(
 def in_units_of(run: Run, text: str) -> str:
     """Say "epoch 3" instead of "step 3" of a run whose log counts epochs, "entry 3" where it counts nothing.
 
+    Where epochs are counted, "more steps" are more epochs; settings (``eval_steps``, ``--max-steps``) keep their names.
+
     Examples
     --------
     >>> from pathlib import Path
     >>> in_units_of(Run(Path("log.csv"), "csv", "log", step_unit="epoch"), "risen since step 3; keep step 3")
     'risen since epoch 3; keep epoch 3'
+    >>> in_units_of(Run(Path("log.csv"), "csv", "log", step_unit="epoch"), "more steps than eval_steps")
+    'more epochs than eval_steps'
     """
     if run.step_unit == "step":
         return text
-    return re.sub(r"\bstep (?=\d)", "entry " if run.step_unit == "index" else f"{run.step_unit} ", text)
+    if run.step_unit == "epoch":
+        return re.sub(r"(?<![\w'-])step(?=s?\b)", "epoch", text)
+    return re.sub(r"\bstep (?=\d)", "entry ", text)
 
 
 def number_word(value: float) -> str:

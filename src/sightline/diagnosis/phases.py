@@ -29,7 +29,10 @@ def judge_curve(context: Context, false_alarm: float, worthwhile_gain: float) ->
     """Judge a run whose training did not break by its validation curve."""
     reason = cannot_judge(context) or evaluation_unchanged(context)
     if reason is not None:
-        return Diagnosis(Phase.UNDECIDED, None, (reason,), best=only_best(context.series))
+        best = only_best(context.series)
+        if reason.kind == "evaluation_unchanged" and best is not None and best.step >= (reason.from_step or 0):
+            best = None  # it is the first of evaluations that do not see the model
+        return Diagnosis(Phase.UNDECIDED, None, (reason,), best=best)
     evidence = weigh(context, false_alarm, worthwhile_gain)
     phase, confidence, findings = (explain_rise if evidence.established else without_rise)(
         context, evidence, worthwhile_gain

@@ -66,20 +66,21 @@ def plateau(context: Context, ahead: Forecast, noise: Noise, worthwhile_gain: fl
             continue
         most = float(fallen[start]) + math.hypot(float(error[start]), _rows_error(series, since))
         if most <= worthwhile_gain:
-            return _finding(series, since, float(fallen[start]), most, noise, worthwhile_gain)
+            return _finding(context, since, float(fallen[start]), most, noise, worthwhile_gain)
     return None
 
 
-def _finding(
-    series: EvalSeries, since: int, fallen: float, most: float, noise: Noise, worthwhile_gain: float
-) -> Finding:
+def _finding(context: Context, since: int, fallen: float, most: float, noise: Noise, worthwhile_gain: float) -> Finding:
+    series = context.series
     last = int(series.steps[-1])
     count = int((series.steps >= since).sum())
     bought = max(most, 0.0)
+    advice = "end about there next time, or change the data"
+    if not context.run.has_ended:  # whether to go on is decided by what may still come, and said there
+        advice = "whether the rest of the run can bring more is weighed in the decision"
     message = (
         f"the validation loss has stood still since step {since}: over {count} evaluations it fell by at most "
-        f"{percent(bought, 1)} (95 %), less than the {percent(worthwhile_gain)} that matters; end about there next time, or "
-        "change the data"
+        f"{percent(bought, 1)} (95 %), less than the {percent(worthwhile_gain)} that matters; {advice}"
     )
     return note(
         "plateau",

@@ -14,7 +14,7 @@ from rich.text import Text
 from sightline.runs import Curve, Onset
 from sightline.terminal.canvas import Canvas
 from sightline.terminal.scales import Scale, linear_ticks, tick_labels, value_scale
-from sightline.terminal.text import UNICODE, Glyphs, count_text, number_text, plain
+from sightline.terminal.text import UNICODE, Glyphs, count_text, number_text, plain, plural_unit
 
 TRAIN_STYLE = "color(33)"  # blue and orange: apart for every kind of colour blindness, on light and dark ground
 EVAL_STYLE = "color(202)"
@@ -100,7 +100,7 @@ def draw_chart(
     lines = [plot.legend(y_name), *plot.rows(marks.best)]
     lines += plot.x_axis(x_name)
     lines += plot.mark_lines(marks, x_name)
-    lines += plot.notes()
+    lines += plot.notes(x_name)
     for line in lines:
         line.truncate(width, overflow="crop")
         line.rstrip()
@@ -223,19 +223,21 @@ class _Plot:
         lines += [self._pointer(step, g.best, word, "bold") for step, word in marks.extra]
         return lines
 
-    def notes(self) -> list[Text]:
+    def notes(self, x_name: str) -> list[Text]:
         """Name what the plot cannot show: non-finite values and values cut off."""
         lines = []
         for s, curve in zip(self.series, self.finite, strict=True):
             bad = _bad_steps(s.curve)
             if bad.size:
-                where = f"step {bad[0]}" if bad.size == 1 else f"{bad.size} points, steps {bad[0]} to {bad[-1]}"
+                where = f"{x_name} {bad[0]}"
+                if bad.size > 1:
+                    where = f"{bad.size} points, {plural_unit(x_name)} {bad[0]} to {bad[-1]}"
                 lines.append(Text(f"{self.glyphs.non_finite} {s.name}: NaN or infinite at {where}", style="red"))
             for word, cut in (("above", curve.values > self.y.high), ("below", curve.values < self.y.low)):
                 if bool(cut.any()):
                     at = int(np.argmax(np.where(cut, np.abs(curve.values), -1.0)))
                     points = "1 point" if cut.sum() == 1 else f"{cut.sum()} points"
-                    furthest = f"up to {number_text(float(curve.values[at]))} at step {curve.steps[at]}"
+                    furthest = f"up to {number_text(float(curve.values[at]))} at {x_name} {curve.steps[at]}"
                     lines.append(Text(f"{s.name}: {points} {word} the chart, {furthest}", style=AXIS_STYLE))
         return [line if self.glyphs.braille else Text(plain(line.plain), style=line.style) for line in lines]
 

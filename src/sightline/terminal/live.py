@@ -25,7 +25,7 @@ from sightline.terminal.page import verdict_page
 from sightline.terminal.painting import Painter
 from sightline.terminal.region import Region
 from sightline.terminal.text import count_text, duration, glyphs_for, number_text, printable, short_number
-from sightline.terminal.words import PHASE_STYLES, SEVERITY_WORDS, live_phase_line, phase_sentence
+from sightline.terminal.words import PHASE_STYLES, SEVERITY_WORDS, live_phase_line, phase_sentence, unit
 
 SHORTEST_INTERVAL_S = 0.25
 SHORTEST_AFTER_EVALUATION_S = 0.05
@@ -184,7 +184,8 @@ class RichDisplay(HarmlessDisplay):
         assert pace is not None
         left = pace.left_s(now)
         planned = pace.max_steps > 0
-        words = [f"step {pace.step} of {pace.max_steps}" if planned else f"step {pace.step}"]
+        name = "step" if self._run is None else unit(self._run)
+        words = [f"{name} {pace.step} of {pace.max_steps}" if planned else f"{name} {pace.step}"]
         if self._rows is not None:
             words.append(f"evaluating: {self._rows[0]} of {self._rows[1]} rows")
         if planned:
@@ -229,7 +230,7 @@ class RichDisplay(HarmlessDisplay):
             lines += wrap(phase_sentence(verdict.diagnosis), width, style="dim")
         if best is not None:
             loss = number_text(best.eval_loss)
-            lines.append(Text(fit(f"best so far: step {best.step}, validation loss {loss}", width)))
+            lines.append(Text(fit(f"best so far: {unit(verdict.run)} {best.step}, validation loss {loss}", width)))
         return lines
 
     def _draw(self, width: int, height: int) -> list[Text]:
@@ -241,7 +242,12 @@ class RichDisplay(HarmlessDisplay):
             best = None if diagnosis is None or diagnosis.best is None else diagnosis.best.step
             marks = Marks(best, None if diagnosis is None else diagnosis.onset)
             self._chart = draw_chart(
-                losses(run.train_loss, run.eval_loss), width=width, height=height, marks=marks, glyphs=self._glyphs
+                losses(run.train_loss, run.eval_loss),
+                width=width,
+                height=height,
+                marks=marks,
+                glyphs=self._glyphs,
+                x_name=unit(run),
             )
             self._chart_for = (width, height)
         return self._chart

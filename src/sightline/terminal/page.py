@@ -8,7 +8,6 @@ from rich.text import Text
 
 from sightline.decisions import Verdict
 from sightline.decisions.rising import rising_rows
-from sightline.diagnosis.context import in_units_of
 from sightline.runs import Finding, Run, perplexity
 from sightline.terminal.chart import MIN_WIDTH, Marks, draw_chart, losses
 from sightline.terminal.judgement_page import answer_lines
@@ -19,6 +18,7 @@ from sightline.terminal.words import (
     PHASE_STYLES,
     SEVERITY_WORDS,
     action_words,
+    chosen_by,
     equivalents_sentence,
     keep_line,
     last_sentence,
@@ -65,7 +65,7 @@ def verdict_page(verdict: Verdict, *, width: int = 80, height: int = 14, glyphs:
                 losses(run.train_loss, run.eval_loss),
                 width=text_width,
                 height=height,
-                marks=Marks(best, diagnosis.onset),
+                marks=Marks(best, diagnosis.onset, _kept_otherwise(verdict)),
                 glyphs=glyphs,
                 x_name=unit(run),
             ),
@@ -86,6 +86,12 @@ def verdict_page(verdict: Verdict, *, width: int = 80, height: int = 14, glyphs:
     if run.damage:
         lines += [Text(), *_damage(run, text_width)]
     return for_terminal(lines, glyphs, width)
+
+
+def _kept_otherwise(verdict: Verdict) -> list[tuple[int, str]]:
+    """Mark the step that is kept for its score, on a chart that shows the losses."""
+    chosen, step = chosen_by(verdict), verdict.decision.keep_step
+    return [] if chosen is None or step is None else [(step, f"kept by {chosen}: {unit(verdict.run)} {step}")]
 
 
 def _header(run: Run, width: int, why: str) -> Iterator[Text]:
@@ -121,7 +127,7 @@ def _verdict(verdict: Verdict, width: int) -> Iterator[Text]:
     keep = keep_line(verdict)
     if keep is not None:
         yield from wrap(keep, width, first="→ Keep ", rest="  ", style="bold")
-    why = printable(in_units_of(verdict.run, _said_once(verdict)), 400)
+    why = printable(_said_once(verdict), 400)
     yield from wrap(f"{action_words(verdict)}: {why}", width, first="→ ", rest="  ")
 
 
@@ -159,8 +165,9 @@ def _numbers(verdict: Verdict, width: int) -> Iterator[Text]:
         rows.append([(short if narrow else label, ""), *((number_text(value), "bold") for value in values)])
     yield from columns(rows, "l" + "r" * len(steps), gap=2 if narrow else 4, flexible=0, width=width)
     if evals is not None and run.train_loss is not None and "probe_loss" not in run.curves:
+        past = "past steps" if run.step_unit == "step" else "what came before"
         yield from wrap(
-            "The gap compares a logged training loss (average over past steps, in training mode) with a validation "
+            f"The gap compares a logged training loss (average over {past}, in training mode) with a validation "
             "loss measured now: a small one means nothing.",
             width,
             style="dim",
@@ -203,9 +210,10 @@ def _number_rows(run: Run, steps: list[int]) -> Iterator[tuple[str, str, list[fl
 
 
 def _facts(verdict: Verdict, width: int) -> Iterator[Text]:
+    by_loss = chosen_by(verdict) is not None
     facts = (
-        ("Is the last as good? ", last_sentence(verdict)),
-        ("As good as the best: ", equivalents_sentence(verdict)),
+        ("By the loss, is the last as good? " if by_loss else "Is the last as good? ", last_sentence(verdict)),
+        ("As good as the best by the loss: " if by_loss else "As good as the best: ", equivalents_sentence(verdict)),
         ("Wasted: ", wasted_sentence(verdict)),
     )
     for label, sentence in facts:

@@ -16,7 +16,7 @@ from sightline.terminal.layout import for_terminal
 from sightline.terminal.pace import Pace
 from sightline.terminal.page import verdict_page
 from sightline.terminal.text import count_text, duration, glyphs_for, number_text, printable, short_number
-from sightline.terminal.words import SEVERITY_WORDS, live_phase_line
+from sightline.terminal.words import SEVERITY_WORDS, live_phase_line, unit
 
 SECONDS_BETWEEN_LOGS = 10.0
 _WIDTH = 100
@@ -74,7 +74,7 @@ class PlainDisplay(HarmlessDisplay):
         if now < self._due:
             return
         self._due = now + self._between
-        facts = [self._place(step)]
+        facts = [self._place(step, run)]
         if run.train_loss is not None and len(run.train_loss):
             facts.append(f"training loss {number_text(float(run.train_loss.values[-1]))}")
         if "learning_rate" in metrics:
@@ -94,12 +94,14 @@ class PlainDisplay(HarmlessDisplay):
             return
         step, value = int(curve.steps[-1]), float(curve.values[-1])
         facts = [
-            self._place(step),
+            self._place(step, verdict.run),
             f"validation loss {number_text(value)} (perplexity {number_text(perplexity(value))})",
         ]
         if best is not None:
             facts.append(
-                "the best so far" if best.step == step else f"best: step {best.step} ({number_text(best.eval_loss)})"
+                "the best so far"
+                if best.step == step
+                else f"best: {unit(verdict.run)} {best.step} ({number_text(best.eval_loss)})"
             )
         facts.append(live_phase_line(verdict, short=True))
         self._print([" | ".join(facts)])
@@ -115,10 +117,10 @@ class PlainDisplay(HarmlessDisplay):
         page = [] if verdict is None else verdict_page(verdict, width=_WIDTH, glyphs=self._glyphs)
         self._print(["", *(line.plain for line in page), "", *(f"→ {printable(line)}" for line in lines)])
 
-    def _place(self, step: int) -> str:
+    def _place(self, step: int, run: Run) -> str:
         if self._pace.max_steps <= 0:
-            return f"step {step}"
-        return f"step {step} of {self._pace.max_steps} ({portion(min(1.0, step / self._pace.max_steps))})"
+            return f"{unit(run)} {step}"
+        return f"{unit(run)} {step} of {self._pace.max_steps} ({portion(min(1.0, step / self._pace.max_steps))})"
 
     def _print(self, lines: Sequence[str]) -> None:
         shown = for_terminal([Text(line) for line in lines], self._glyphs)

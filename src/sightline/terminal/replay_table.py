@@ -12,7 +12,7 @@ from sightline.diagnosis.context import portion
 from sightline.diagnosis.scores import is_task_score
 from sightline.runs import Phase
 from sightline.terminal.layout import columns, fit, for_terminal, words_width, wrap
-from sightline.terminal.text import UNICODE, Glyphs, number_text, printable
+from sightline.terminal.text import UNICODE, Glyphs, number_text, printable, unit_word
 from sightline.terminal.words import PHASE_STYLES
 
 MOST_ROWS = 60
@@ -42,7 +42,7 @@ def replay_table(document: Mapping[str, Any], *, width: int = 80, glyphs: Glyphs
         lines += wrap("There is no evaluation to replay.", text_width)
         return for_terminal(lines, glyphs, width)
     shown = _shown(evals, document["stop_step"])
-    rows = [[(head, "dim") for head in ("step", "eval loss", "phase", "action", "keep")]]
+    rows = [[(head, "dim") for head in (unit_word(document["step_unit"]), "eval loss", "phase", "action", "keep")]]
     rows += [_row(evals[i], document["stop_step"]) for i in shown]
     lines += columns(rows, "rrllr", flexible=2, width=text_width)
     if len(shown) < len(evals):
@@ -83,13 +83,14 @@ def _row(entry: Mapping[str, Any], stop_step: int | None) -> list[tuple[str, str
 def _sentences(document: Mapping[str, Any]) -> Iterator[str]:
     stop, best, regret, spent = (document[key] for key in ("stop_step", "best_step", "regret", "spent_fraction"))
     judged_by = printable(str(document["judged_by"]))
+    unit = unit_word(document["step_unit"])
     by_score = "" if not is_task_score(judged_by) else f", by {judged_by}, which rose while the loss did and decides,"
     if best is not None:
-        yield f"The best evaluation of the whole run{by_score} is at step {best}."
+        yield f"The best evaluation of the whole run{by_score} is at {unit} {best}."
     if stop is None:
         yield "Sightline would not have stopped this run."
     else:
-        yield f"Sightline would have stopped it at step {stop}" + (
+        yield f"Sightline would have stopped it at {unit} {stop}" + (
             "." if spent is None else f", after {portion(float(spent))} of what was run."
         )
     if regret is not None:

@@ -270,6 +270,22 @@ def steps_text(steps: tuple[int, ...], most: int = 4) -> str:
     return f"steps {', '.join(names[:-1])} and {names[-1]}"
 
 
+def unit_word(step_unit: str) -> str:
+    """Return what a run's steps count, for people: its ``step_unit``, but ``entry`` (of the log) for ``index``."""
+    return "entry" if step_unit == "index" else step_unit
+
+
+def plural_unit(unit: str) -> str:
+    """Return a unit of steps of several.
+
+    Examples
+    --------
+    >>> plural_unit("epoch"), plural_unit("entry")
+    ('epochs', 'entries')
+    """
+    return f"{unit.removesuffix('y')}ies" if unit.endswith("y") else f"{unit}s"
+
+
 def _steers(char: str) -> bool:
     return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sightline.decisions import Verdict
-from sightline.diagnosis.context import percent, portion
+from sightline.decisions import Verdict, gold_choice
+from sightline.decisions.decide import deciding_score
+from sightline.diagnosis.context import percent, plural, portion
 from sightline.runs import Action, Curve, Diagnosis, Phase, Run, Severity, Status
-from sightline.terminal.text import number_text, printable, steps_text
+from sightline.terminal.text import number_text, plural_unit, printable, steps_text, unit_word
 
 PHASE_TITLES: dict[Phase, str] = {
     Phase.UNDERFITTING: "STILL LEARNING (underfitting)",
@@ -23,6 +24,13 @@ _PHASE_SENTENCES: dict[Phase, str] = {
     Phase.DIVERGED: "The training loss blew up or is no number any more: what was learnt after that is lost.",
     Phase.UNDECIDED: "The log does not hold enough to say how the run went.",
 }
+
+_FEW_ROWS: dict[Phase, str] = {
+    Phase.UNDERFITTING: "The loss was still falling when last seen.",
+    Phase.HEALTHY: "The validation loss of these few rows falls or has settled.",
+    Phase.OVERFITTING: "The validation loss of these few rows has risen beyond its noise.",
+}
+"""What a phase means where the validation rows are too few to speak for others."""
 
 _TOO_LITTLE = "too little to go by", _PHASE_SENTENCES[Phase.UNDECIDED]
 _UNDECIDED: dict[str, tuple[str, str]] = {
@@ -105,7 +113,13 @@ def phase_line(verdict: Verdict, *, short: bool = False) -> str:
         title += f" since {unit(verdict.run)} {diagnosis.onset.step}"
         if diagnosis.onset.low < diagnosis.onset.high:
             title += f" (between {diagnosis.onset.low} and {diagnosis.onset.high})"
-    return title if diagnosis.confidence is None else f"{title}, {portion(diagnosis.confidence)} sure"
+    if diagnosis.confidence is None:
+        return title
+    rows = _few_rows(diagnosis)
+    if rows is None:
+        return f"{title}, {portion(diagnosis.confidence)} sure"
+    which = "that row" if rows == 1 else "these rows"
+    return f"{title} on {plural(rows, 'validation row')} only, {portion(diagnosis.confidence)} sure of {which}"
 
 
 def phase_sentence(diagnosis: Diagnosis) -> str:
@@ -117,6 +131,8 @@ def phase_sentence(diagnosis: Diagnosis) -> str:
         return _KNOWN_BY_HEART
     if diagnosis.phase is Phase.UNDECIDED:
         return _undecided(diagnosis)[1]
+    if _few_rows(diagnosis) is not None:
+        return f"{_FEW_ROWS[diagnosis.phase]} On other rows it may be otherwise."
     return _PHASE_SENTENCES[diagnosis.phase]
 
 
@@ -129,13 +145,35 @@ def live_phase_line(verdict: Verdict, *, short: bool = False) -> str:
     return words if short else words.upper()
 
 
+def _few_rows(diagnosis: Diagnosis) -> int | None:
+    """Return on how few rows a phase of the validation loss rests, None where they are enough or not known."""
+    if diagnosis.phase not in _FEW_ROWS:
+        return None
+    found = next((found for found in diagnosis.findings if found.kind == "few_validation_rows"), None)
+    rows = None if found is None else found.evidence.get("rows")
+    return rows if isinstance(rows, int) else None
+
+
 def _undecided(diagnosis: Diagnosis) -> tuple[str, str]:
     """Return why nothing is decided, in a few words and in a sentence."""
     return next((_UNDECIDED[found.kind] for found in diagnosis.findings if found.kind in _UNDECIDED), _TOO_LITTLE)
 
 
+def chosen_by(verdict: Verdict) -> str | None:
+    """Name what chooses the checkpoint in the place of the loss, which the chart shows; None where the loss does."""
+    if gold_choice(verdict.run) is not None:
+        return "the gold set"
+    score = deciding_score(verdict.diagnosis)
+    return None if score is None else printable(score.evidence.get("score", "the task score"), 40)
+
+
 def keep_line(verdict: Verdict) -> str | None:
-    """Say which checkpoint to keep, None where no evaluation tells."""
+    """Say which checkpoint to keep and, where it is not the loss that the chart shows, by what; None if nothing tells."""
+    line, chosen = _keep_line(verdict), chosen_by(verdict)
+    return line if line is None or chosen is None else f"{line}; chosen by {chosen}, the chart shows the loss"
+
+
+def _keep_line(verdict: Verdict) -> str | None:
     decision, run = verdict.decision, verdict.run
     if decision.keep_step is None:
         return None
@@ -161,6 +199,8 @@ def action_words(verdict: Verdict) -> str:
     over = run.has_ended and run.status is not Status.RUNNING
     if verdict.decision.action is Action.STOP:
         return "Stop" if not over else "Train no further"
+    if any(found.kind == "evaluation_unchanged" for found in verdict.diagnosis.findings):
+        return "Mend the evaluation"
     if not over:
         return "Go on"
     return "Train longer" if forecast is not None and not forecast.warming_up else "Why"
@@ -191,7 +231,7 @@ def equivalents_sentence(verdict: Verdict) -> str | None:
     if best is None or len(best.equivalent_steps) < 2:
         return None
     steps = steps_text(best.equivalent_steps)
-    return steps if verdict.run.step_unit == "step" else steps.replace("step", unit(verdict.run))
+    return steps.replace("steps", units(verdict.run))
 
 
 def wasted_sentence(verdict: Verdict) -> str | None:
@@ -200,7 +240,7 @@ def wasted_sentence(verdict: Verdict) -> str | None:
     if not wasted or best is None or last is None:
         return None
     name = unit(verdict.run)
-    return f"{portion(wasted)} of the run ({last - best.step} {name}s) came after the best {name}."
+    return f"{portion(wasted)} of the run ({last - best.step} {units(verdict.run)}) came after the best {name}."
 
 
 def status_words(run: Run, told_below: str = "") -> str:
@@ -209,14 +249,20 @@ def status_words(run: Run, told_below: str = "") -> str:
         return f"{run.status.value} early"
     reason = "" if not run.end_reason else f": {printable(run.end_reason, 200)}"
     if run.status is Status.UNKNOWN:
-        reached = "its plan is done" if run.has_ended else "end unknown"
+        unfinished = "end unknown" if run.max_steps is None else "unfinished: broken off or still running"
+        reached = "its plan is done" if run.has_ended else unfinished
         return reached if not reason else f"ended{reason}"
     return f"{run.status.value}{reason}"
 
 
 def unit(run: Run) -> str:
     """Return what the steps of a run count: step, epoch, or entry of the log."""
-    return "entry" if run.step_unit == "index" else run.step_unit
+    return unit_word(run.step_unit)
+
+
+def units(run: Run) -> str:
+    """Return what the steps of a run count, of several."""
+    return plural_unit(unit(run))
 
 
 def value_near(curve: Curve | None, step: int) -> float | None:

@@ -14,6 +14,7 @@ import torch
 from transformers import set_seed
 
 from sightline.decisions import Policy, Verdict, judge_run
+from sightline.diagnosis.context import portion
 from sightline.errors import SightlineError, TrainingFailed
 from sightline.evaluation import EvalSet, train_probe
 from sightline.journal import Masker, Recorder
@@ -358,7 +359,9 @@ def _details(prepared: Prepared, trainer: WatchedTrainer) -> list[tuple[str, str
     method = f"LoRA r={recipe.lora_r}, {trainable:,} of {total:,}" if recipe.use_peft else f"all {total:,}"
     evaluated = "never" if cadence.eval_steps is None else f"every {cadence.eval_steps} steps"
     if cadence.eval_steps is not None and not cadence.fixed_evaluation:
-        evaluated += f", less often if it took more than {recipe.eval_time_budget:.0%} of the time"
+        evaluated += (
+            f"; more seldom if evaluations would take over {portion(recipe.eval_time_budget)} of the run's time"
+        )
     validation = 0 if prepared.eval_rows is None else len(prepared.eval_rows)
     precision = "bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32"
     return [
