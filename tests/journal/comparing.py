@@ -1,7 +1,8 @@
-"""Runs made comparable: records hold arrays, and NaN equals nothing."""
+"""Runs made comparable: records hold arrays, and NaN equals nothing; and where their journal lies."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sightline.runs import Evaluation, ExampleLosses, Run
@@ -47,3 +48,8 @@ def _rows(losses: ExampleLosses | None) -> Any:
 
 def _hex(value: float | None) -> str | None:
     return None if value is None else float(value).hex()
+
+
+def journal(output_dir: Path) -> Path:
+    """Return the journal of a run folder."""
+    return output_dir / "sightline" / "journal.jsonl"
