@@ -34,6 +34,11 @@ class _Points:
     def curve(self) -> Curve:
         return Curve.of(np.array(self.steps, dtype=np.int64), np.array(self.values, dtype=np.float64))
 
+    def drop_last(self, step: int, value: float) -> None:
+        """Drop the last point if it is this one."""
+        if self.steps and self.steps[-1] == step and self.values[-1] == value:
+            del self.steps[-1], self.values[-1]
+
     def drop_after(self, step: int) -> None:
         if self.steps and self.steps[-1] <= step and len(self.steps) == 1:
             return
@@ -85,11 +90,16 @@ class RunBuilder:
         curve.values.extend(values)
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        """Add an exact evaluation; its loss (and the probe's) become points of the curves too."""
+        """Add an exact evaluation; its loss (and the probe's) become points of the curves too.
+
+        Where the Trainer's own number of the same pass was logged before, the exact one takes its place.
+        """
         self._evaluations[evaluation.step] = evaluation
         metrics = {self.eval_metric: evaluation.eval_loss}
         if evaluation.reported_loss is not None:
             metrics["eval_loss_reported"] = evaluation.reported_loss
+            if own := self._points.get(self.eval_metric):
+                own.drop_last(evaluation.step, evaluation.reported_loss)
         if (probe_loss := evaluation.probe_loss) is not None:
             metrics["probe_loss"] = probe_loss
         self.log(evaluation.step, metrics)
