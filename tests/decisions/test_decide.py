@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sightline.decisions import Policy, decide, judge_run
+from sightline.decisions import Policy, decide, judge_run, replay
 from sightline.decisions.decide import step_to_keep
 from sightline.runs import (
     Action,
@@ -201,6 +201,8 @@ def test_evaluations_that_do_not_see_the_model_recommend_no_checkpoint(max_steps
     assert verdict.diagnosis.best is None
     assert (verdict.decision.keep_step, verdict.decision.keep_checkpoint) == (None, None)
     assert "do not see the weights that are trained" in verdict.decision.why
+    replayed = replay(verdict.run)
+    assert (replayed.best_step, replayed.regret) == (None, None)
 
 
 def test_a_best_before_the_evaluation_lost_sight_of_the_model_is_kept():

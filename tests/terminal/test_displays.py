@@ -23,6 +23,7 @@ from sightline.terminal.json_display import JsonDisplay
 from sightline.terminal.live import RichDisplay
 from sightline.terminal.pace import Pace
 from sightline.terminal.plain_display import PlainDisplay
+from tests.terminal import verdicts
 from tests.terminal.screen import Screen
 from tests.terminal.simulated import STEPS, fine_tune
 
@@ -211,6 +212,17 @@ def test_plain_lines():
         logs[1] == "step 15 of 300 (5 %) | training loss 1.958 | learning rate 9.5e-05 | 900 tokens/s | 4 min 45 s left"
     )
     assert "\x1b" not in out.getvalue() and lines[-1] == "→ best weights: outputs/a/best"
+
+
+def test_plain_lines_count_what_the_log_counts():
+    """A followed log of epochs has no steps."""
+    out = io.StringIO()
+    display = PlainDisplay(out)
+    verdict = verdicts.no_train_loss()
+    display.begin(run_name="a", max_steps=0, first_step=0, details=[])
+    display.logged(verdict.run, 4, {"val_loss": 0.38})
+    display.evaluated(verdict)
+    assert "epoch 4 | validation loss" in out.getvalue() and "step" not in out.getvalue()
 
 
 def test_plain_lines_in_ascii():

@@ -34,6 +34,8 @@ class Replay:
     moments: tuple[Moment, ...]
     judged_by: str
     """Metric by which the best step and the regret are told: the validation loss, or the task score where it decides."""
+    knows_best: bool = True
+    """False where the evaluations do not tell a best step: of no loss, or of a model that is not the trained one."""
 
     @property
     def stop(self) -> Moment | None:
@@ -63,6 +65,8 @@ class Replay:
     @property
     def _lacking(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return steps and values of what is judged by, the lowest value the best."""
+        if not self.knows_best:
+            return np.zeros(0, np.int64), np.zeros(0)
         curve = _evaluated(self.run) if self.judged_by == self.run.eval_metric else self.run.curves[self.judged_by]
         finite = curve.finite()
         return finite.steps, finite.values if self.judged_by == self.run.eval_metric else -finite.values
@@ -94,8 +98,10 @@ def replay(run: Run, policy: Policy | None = None) -> Replay:
     curve = _evaluated(run)
     for step, eval_loss in zip(curve.steps.tolist(), curve.values.tolist(), strict=True):
         moments.append(_moment(step, eval_loss, judge_run(run.until(step), policy)))
-    score = deciding_score(judge_run(run, policy).diagnosis)
-    return Replay(run, tuple(moments), str(score.evidence["score"]) if score is not None else run.eval_metric)
+    whole = judge_run(run, policy).diagnosis
+    score = deciding_score(whole)
+    judged_by = str(score.evidence["score"]) if score is not None else run.eval_metric
+    return Replay(run, tuple(moments), judged_by, knows_best=whole.best is not None)
 
 
 def replay_as_json(replayed: Replay) -> dict[str, Any]:
