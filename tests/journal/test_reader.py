@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -15,7 +16,7 @@ from sightline.errors import MalformedLog, SourceError
 from sightline.journal import NAME, JournalFollower, Recorder, lines, read, read_lines, recognises
 from sightline.journal.framing import decode, encode
 from sightline.journal.lines import AlertLine, DecisionLine, EndLine, LogLine, RunLine, SegmentLine
-from sightline.runs import Action, Best, Decision, Diagnosis, Finding, Onset, Phase, Severity, Status
+from sightline.runs import Action, Best, Decision, Diagnosis, Evaluation, Finding, Onset, Phase, Severity, Status
 
 from .comparing import plain
 
@@ -259,3 +260,16 @@ def test_a_hundred_thousand_lines_are_read_in_a_moment(tmp_path):
     run = read(tmp_path)
     assert time.process_time() - start < 3.0
     assert len(run.curves) == 8 and len(run.curves["metric_3"]) == 100_000
+
+
+@pytest.mark.parametrize("reported", [1.25, math.nan])
+def test_the_trainers_number_of_a_pass_is_no_second_evaluation(tmp_path, reported):
+    """It is logged before the exact loss of the same pass, which takes its place; another one would be kept beside it."""
+    recording = Recorder.open(tmp_path)
+    for step, logged in ((1, reported), (2, 9.0)):
+        recording.log(step, {"eval_loss": logged})
+        recording.evaluation(Evaluation(step, 1.0, reported_loss=reported))
+    recording.close()
+    curve = read(tmp_path).eval_loss
+    assert curve.values.tolist() == [1.0, 1.0]
+    assert (curve.replaced.steps.tolist(), curve.replaced.values.tolist()) == ([2], [9.0])

@@ -6,6 +6,7 @@ resume, a duplicated step and a superseded tail alike.
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
@@ -35,8 +36,9 @@ class _Points:
         return Curve.of(np.array(self.steps, dtype=np.int64), np.array(self.values, dtype=np.float64))
 
     def drop_last(self, step: int, value: float) -> None:
-        """Drop the last point if it is this one."""
-        if self.steps and self.steps[-1] == step and self.values[-1] == value:
+        """Drop the last point if it is this one; NaN is NaN here."""
+        same = bool(self.steps) and self.steps[-1] == step
+        if same and (self.values[-1] == value or (math.isnan(self.values[-1]) and math.isnan(value))):
             del self.steps[-1], self.values[-1]
 
     def drop_after(self, step: int) -> None:

@@ -357,11 +357,10 @@ def _details(prepared: Prepared, trainer: WatchedTrainer) -> list[tuple[str, str
     total = sum(p.numel() for p in trainer.model.parameters())
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     method = f"LoRA r={recipe.lora_r}, {trainable:,} of {total:,}" if recipe.use_peft else f"all {total:,}"
-    evaluated = "never" if cadence.eval_steps is None else f"every {cadence.eval_steps} steps"
+    every = "every step" if cadence.eval_steps == 1 else f"every {cadence.eval_steps} steps"
+    evaluated = "never" if cadence.eval_steps is None else every
     if cadence.eval_steps is not None and not cadence.fixed_evaluation:
-        evaluated += (
-            f"; more seldom if evaluations would take over {portion(recipe.eval_time_budget)} of the run's time"
-        )
+        evaluated += f"; fewer evaluations if they would take over {portion(recipe.eval_time_budget)} of the time"
     validation = 0 if prepared.eval_rows is None else len(prepared.eval_rows)
     precision = "bfloat16" if trainer.args.bf16 else "float16" if trainer.args.fp16 else "float32"
     return [
