@@ -233,6 +233,21 @@ def test_heads_that_a_configuration_explains_are_tiled(make: Any) -> None:
     assert way_of(model) == "tiles"
 
 
+def test_a_head_of_zeros_is_tiled_and_tried_again() -> None:
+    """A head that begins at zero gives every token ln v; what it does to large logits is found out once it has some."""
+    model = build(lambda: CubedLogits(hf.LlamaConfig(**SHAPE)))
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    eval_set = EvalSet(ROWS)
+    assert evaluate(model, eval_set).loss == pytest.approx(math.log(SHAPE["vocab_size"]), rel=1e-6)
+    assert not eval_set.notices
+    with torch.no_grad():
+        model.lm_head.weight.normal_()
+    sums, counts = reference(model, ROWS)
+    assert evaluate(model, eval_set).loss == pytest.approx(sums.sum() / counts.sum(), rel=1e-6)
+    assert way_of(model) == "gathered"
+
+
 def test_hyperclova_style_scaling_is_multiplied() -> None:
     """The one family that multiplies by ``logits_scaling`` is not divided."""
     model = build(CAUSAL["granite_scaling"])
@@ -456,6 +471,15 @@ def test_out_of_memory_on_a_single_row_is_an_error() -> None:
     longest = max(int(np.flatnonzero(labels != -100)[-1]) for _, labels in ROWS)
     with pytest.raises(ModelError, match=f"one row of {longest} tokens"):
         evaluate(model, ROWS)
+
+
+def test_out_of_memory_before_the_first_row_is_an_error_too() -> None:
+    """The trial of the ways is a forward as well: what it cannot do is no fault of its own, and no reason to go slower."""
+    model = build(CAUSAL["llama"])
+    _memory_for(model, 0)
+    with pytest.raises(ModelError, match="out of memory on cpu with two short rows"):
+        evaluate(model, ROWS)
+    assert model not in ways._chosen
 
 
 def test_only_some_rows() -> None:

@@ -196,6 +196,16 @@ def call(model: nn.Module, **inputs: Any) -> Any:
     return model(**inputs)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is about memory, on any device; PyTorch's CPU allocator has no class of its own."""
+    text = str(error).lower()
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )
+
+
 @contextmanager
 def _hooked(model: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
     """Have a hook change the inputs of the head meanwhile."""

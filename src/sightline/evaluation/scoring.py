@@ -14,7 +14,7 @@ from torch import nn
 from sightline.errors import DataError, ModelError
 from sightline.evaluation.batches import IGNORED, Batch, EvalSet, ScoredRows, aligned_rows, causal_rows, make_batches
 from sightline.evaluation.distributed import Share, share_of
-from sightline.evaluation.forwards import DeviceBatch
+from sightline.evaluation.forwards import DeviceBatch, is_out_of_memory
 from sightline.evaluation.layers import quick_layers
 from sightline.evaluation.models import (
     Kind,
@@ -153,7 +153,12 @@ def _score_within_memory(
     """Return the loss sums of this rank's share of ``rows``, 0 elsewhere; the budget is halved until a pass fits."""
     device = device_of(model)
     vocabulary = head_size(model) or vocabulary_size(model) or 1
-    way, why = choose_way(model, kind, vocabulary, eval_set, scored)
+    try:
+        way, why = choose_way(model, kind, vocabulary, eval_set, scored)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"out of memory on {device} with two short rows; free some or use a smaller model") from error
     if why:
         _tell(eval_set, f"{type(base_model(model)).__name__} is scored the slower way {way.name!r} ({why})")
     remembered = ("budget", device, id(type(base_model(model))), scored.lengths.max())
@@ -164,7 +169,7 @@ def _score_within_memory(
             return _score(way, eval_set, scored, rows, share, budget, device)
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             longest = int(scored.lengths[share.rows(rows)].max())
-            if not _is_out_of_memory(error) or share.in_lockstep:
+            if not is_out_of_memory(error) or share.in_lockstep:
                 raise
             if budget <= longest:
                 raise ModelError(
@@ -218,16 +223,6 @@ def _prepared(
             del eval_set.prepared[old]
         eval_set.prepared[key] = made
     return made
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is about memory, on any device; PyTorch's CPU allocator has no class of its own."""
-    text = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "out of memory" in text
-        or "can't allocate memory" in text
-    )
 
 
 def _tell(eval_set: EvalSet, sentence: str) -> None:

@@ -269,9 +269,9 @@ def choose_way(model: nn.Module, kind: Kind, vocabulary: int, eval_set: EvalSet,
     why, known = "", _chosen.get(base_model(model))
     if known is None or known[0] != looks:
         trial = _trial_batch(eval_set, scored, device_of(model))
-        name, why, finite = _tried(ways, model, head, trial)
+        name, why, telling = _tried(ways, model, head, trial)
         known = (looks, name, name == "tiles" and mlp is not None and _is_last(mlp, model, trial))
-        if finite:  # with NaN weights everything agrees: try again next time
+        if telling:  # with NaN weights or a head of zeros everything agrees: try again next time
             _chosen[base_model(model)] = known
     _, name, is_last = known
     return (Tiles(model, head, mlp) if is_last else ways[name]), why
@@ -302,11 +302,11 @@ def _trial_batch(eval_set: EvalSet, scored: ScoredRows, device: torch.device) ->
 
 
 def _tried(ways: dict[str, Way], model: nn.Module, head: Head, batch: DeviceBatch) -> tuple[str, str, bool]:
-    """Return the first way that agrees with the full forward, why not one before it, and whether losses are finite."""
+    """Return the first way that agrees with the full forward, why not one before it, and whether that tells anything."""
     own = forwards.own_logits(model, batch)
     expected, precision = losses_from_logits(own, batch.targets), own.dtype
+    telling = bool(expected.isfinite().all()) and bool(own.any())
     del own  # 15 MB for 49,152 entries
-    finite = bool(expected.isfinite().all())
     exact = precision.itemsize >= 4 and not _rounds(model, batch)
     why: list[str] = []
     for name, way in ways.items():
@@ -315,18 +315,18 @@ def _tried(ways: dict[str, Way], model: nn.Module, head: Head, batch: DeviceBatc
         try:
             found = torch.cat(list(way.losses([batch])))
             problem = _difference(found, expected, exact)
-            if not problem and finite and isinstance(way, Tiles):
+            if not problem and telling and isinstance(way, Tiles):
                 problem = _difference_at_large_logits(model, head, batch, exact)
-        except torch.OutOfMemoryError:
-            raise
         except (
             Exception
         ) as error:  # whatever an unusual model makes of an unusual call: the full forward is always there
+            if forwards.is_out_of_memory(error):
+                raise
             problem = f"{type(error).__name__}: {error}"
         if not problem:
-            return name, "; ".join(why), finite
+            return name, "; ".join(why), telling
         why.append(f"{name}: {problem}")
-    return "full", "; ".join(why), finite
+    return "full", "; ".join(why), telling
 
 
 def _rounds(model: nn.Module, batch: DeviceBatch) -> bool:
