@@ -209,10 +209,10 @@ def _cut(
 
 def _nothing_left(rows: TokenisedRows, max_length: int) -> str:
     """Why no row has a token to learn."""
-    longest = int(rows.full_lengths.max())
+    longest, first = int(rows.full_lengths.max()), rows.examples[0].where
     if longest > max_length:
         return (
-            f"no row has a token left to learn: prompts alone fill max_length {max_length} (rows have up to {longest} "
-            "tokens); raise max_length or shorten the prompts"
+            f"no row has a token left to learn, from {first} on: prompts alone fill max_length {max_length} (rows have up "
+            f"to {longest} tokens); raise max_length or shorten the prompts"
         )
-    return "no row has a token to learn: completions and texts are empty"
+    return f"no row has a token to learn, from {first} on: completions and texts are empty"
