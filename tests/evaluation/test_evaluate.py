@@ -41,6 +41,20 @@ def test_loss_is_the_float64_token_mean(family: str) -> None:
     assert way_of(model) == "tiles"
 
 
+@pytest.mark.parametrize("width", [None, 20])
+def test_a_model_that_looks_ahead_sees_the_whole_row(width: int | None) -> None:
+    """Tokens after the last label count for it, padding does not: also where the two rows of the trial are equally long."""
+    model = build(lambda: hf.BertLMHeadModel(hf.BertConfig(**NO_GROUPS)), loud=3.0)
+    rows = []
+    for ids, labels in ROWS:
+        labels = labels.copy()
+        labels[-len(labels) // 5 :] = -100
+        if (labels[1:width] != -100).any():
+            rows.append((ids[:width], labels[:width]))
+    assert_exact(model, rows)
+    assert way_of(model) == "gathered"
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 64, 200, 100_000])
 def test_loss_does_not_depend_on_the_batches(batch_tokens: int) -> None:
     """Any token budget gives the same sums."""

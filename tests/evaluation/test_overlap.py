@@ -182,9 +182,16 @@ def test_a_piece_is_let_go_once_it_is_done() -> None:
 def test_the_last_batches_are_single_pieces() -> None:
     """Others are put together until their labels fill most of a tile; two threads then end within one batch."""
     half = torch.zeros(token_losses.CPU_TILE[0] // 2, dtype=torch.long)
-    batches = [SimpleNamespace(targets=half) for _ in range(6 + ways.LAST_ONES)]
+    batches = [SimpleNamespace(targets=half) for _ in range(40 + ways.LAST_ONES)]
     sizes = [len(group) for group in ways._groups(batches)]  # type: ignore[arg-type]
-    assert sizes == [2, 2, 2] + [1] * ways.LAST_ONES
+    assert sizes == [2] * 20 + [1] * ways.LAST_ONES
+
+
+def test_few_batches_make_as_many_pieces() -> None:
+    """However few labels they bear: three pieces of work would leave one of two threads idle for a third of the time."""
+    few = torch.zeros(3, dtype=torch.long)
+    batches = [SimpleNamespace(targets=few) for _ in range(11)]
+    assert [len(group) for group in ways._groups(batches)] == [2, 2, 2, 2, 1, 1, 1]  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("two_threads")

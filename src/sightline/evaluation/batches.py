@@ -114,7 +114,7 @@ class ScoredRows:
         return own[np.argsort(-self.lengths[own], kind="stable")]
 
 
-def causal_rows(eval_set: EvalSet, context: int | None) -> ScoredRows:
+def causal_rows(eval_set: EvalSet, context: int | None, whole: bool = False) -> ScoredRows:
     """Return the rows as a causal model scores them: every label from the tokens before it, and no token past the last.
 
     Parameters
@@ -123,13 +123,16 @@ def causal_rows(eval_set: EvalSet, context: int | None) -> ScoredRows:
         The rows.
     context : int or None
         Most tokens the model can read.
+    whole : bool
+        Whether tokens after the last label are kept, for a model that looks ahead.
     """
     lengths, targets = [], []
     for labels in eval_set.labels:
         at = np.flatnonzero(labels[1:] != IGNORED)
         at = at if context is None else at[at < context - 1]
         targets.append((at, labels[1:][at]))
-        lengths.append(int(at[-1]) + 1 if at.size else 0)  # the last label's own token is predicted, never read
+        last = int(at[-1]) + 1 if at.size else 0  # the last label's own token is predicted, never read
+        lengths.append(min(len(labels), context or len(labels)) if whole else last)
     every = [int(np.count_nonzero(labels[1:] != IGNORED)) for labels in eval_set.labels]
     return _scored(eval_set, lengths, targets, every, context)
 

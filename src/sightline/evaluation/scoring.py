@@ -16,6 +16,7 @@ from sightline.evaluation.batches import IGNORED, Batch, EvalSet, ScoredRows, al
 from sightline.evaluation.distributed import Share, share_of
 from sightline.evaluation.forwards import DeviceBatch, is_out_of_memory
 from sightline.evaluation.layers import quick_layers
+from sightline.evaluation.lookahead import looks_ahead
 from sightline.evaluation.models import (
     Kind,
     base_model,
@@ -102,10 +103,16 @@ def _only(scored: ScoredRows, rows: NDArray[np.integer[Any]]) -> NDArray[np.int6
 def _bound(eval_set: EvalSet, model: nn.Module, kind: Kind) -> ScoredRows:
     """Return the rows as this model scores them, looked at once per kind of model."""
     context, vocabulary = context_length(model), vocabulary_size(model)
-    key = ("scored", kind, context, vocabulary, head_size(model))
-    if key not in eval_set.prepared:
+    fit = (kind, context, vocabulary, head_size(model))
+    if ("checked", *fit) not in eval_set.prepared:
         _check_rows(eval_set, kind, vocabulary, head_size(model))
-        eval_set.prepared[key] = (causal_rows if kind is Kind.CAUSAL else aligned_rows)(eval_set, context)
+        eval_set.prepared["checked", *fit] = True
+    whole = kind is Kind.CAUSAL and looks_ahead(model, eval_set)
+    key = ("scored", *fit, whole)
+    if key not in eval_set.prepared:
+        eval_set.prepared[key] = (
+            causal_rows(eval_set, context, whole) if kind is Kind.CAUSAL else aligned_rows(eval_set, context)
+        )
     scored: ScoredRows = eval_set.prepared[key]
     if scored.cut_rows:
         one = scored.cut_rows == 1

@@ -24,6 +24,7 @@ from torch.nn import functional
 from sightline.evaluation import forwards
 from sightline.evaluation.batches import EvalSet, ScoredRows, causal_rows, make_batches
 from sightline.evaluation.forwards import DeviceBatch, HeadInputs
+from sightline.evaluation.lookahead import looks_ahead
 from sightline.evaluation.models import (
     Kind,
     base_model,
@@ -47,6 +48,8 @@ DEVICE_LOGITS_ELEMENTS = 1 << 28
 """The same on an accelerator: 1 GiB."""
 LAST_ONES = 4
 """Batches at the end whose labels are not put together, so that two threads end at about the same time."""
+FEWEST_PIECES = 5
+"""Into how many pieces the others come at least, where there are as many batches, for the same reason."""
 TRIAL_TOKENS = (48, 31)
 """Tokens of the two rows both ways are tried on; unequal, so that padding counts."""
 TRIAL_LOGIT = 100.0
@@ -127,9 +130,14 @@ class Tiles:
 def _groups(batches: Sequence[DeviceBatch]) -> Iterator[list[DeviceBatch]]:
     """Yield consecutive batches whose labelled positions together fill most of a tile of the head, the last ones singly."""
     group: list[DeviceBatch] = []
+    most = len(batches) // FEWEST_PIECES
     for left, batch in zip(range(len(batches), 0, -1), batches, strict=True):
         group.append(batch)
-        if left <= LAST_ONES or 4 * sum(len(one.targets) for one in group) >= 3 * tile_of(batch.targets.device)[0]:
+        if (
+            left <= LAST_ONES
+            or len(group) >= most
+            or 4 * sum(len(one.targets) for one in group) >= 3 * tile_of(batch.targets.device)[0]
+        ):
             yield group
             group = []
     if group:
@@ -262,7 +270,8 @@ def choose_way(model: nn.Module, kind: Kind, vocabulary: int, eval_set: EvalSet,
     head = head_of(model)
     assert head is not None
     ways: dict[str, Way] = {"gathered": Gathered(model, vocabulary), "full": Full(model, vocabulary)}
-    if not (is_sharded(model) or is_split(model)):  # there the head's weights are whole only within the model's forward
+    # where a model is sharded, the head's weights are whole only within its own forward; one that looks ahead needs a mask
+    if not (is_sharded(model) or is_split(model) or looks_ahead(model, eval_set)):
         ways = {"tiles": Tiles(model, head), **ways}
     mlp = last_mlp(model)
     looks = (tuple(ways), id(head.module), head.scale, head.softcap, id(mlp), "forward" in vars(base_model(model)))
