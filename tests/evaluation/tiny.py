@@ -6,9 +6,12 @@ import copy
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers as hf
 from torch.nn import functional
+
+from sightline.evaluation import EvalSet, evaluate
 
 VOCABULARY = 211
 SHAPE = {
@@ -106,3 +109,12 @@ def reference(model: Any, rows: list[tuple[Any, Any]]) -> tuple[np.ndarray, np.n
         sums.append(functional.cross_entropy(logits[:-1], target, ignore_index=-100, reduction="sum").item())
         counts.append(int((target != -100).sum()))
     return np.array(sums), np.array(counts)
+
+
+def assert_exact(model: Any, rows: Any, **options: Any) -> None:
+    """Assert that sums, counts and loss are those of the float64 model."""
+    sums, counts = reference(model, rows)
+    found = evaluate(model, EvalSet(rows), **options)
+    np.testing.assert_array_equal(found.token_counts, counts)
+    np.testing.assert_allclose(found.loss_sums, sums, rtol=2e-6, atol=1e-5)
+    assert found.loss == pytest.approx(sums.sum() / counts.sum(), rel=1e-6)
