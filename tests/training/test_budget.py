@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import TrainerControl
 
+from sightline.diagnosis.context import portion
 from sightline.training import spending as spending_module
 from sightline.training.budget import EvaluationBudget, why_above
 from sightline.training.spacing import FEWEST, next_evaluation
@@ -226,7 +227,7 @@ def test_a_run_too_short_for_its_evaluations_has_the_fewest_and_says_so(clock):
     training = Training(clock, lambda step: 30.0).run()
     assert training.evaluated == [100, 200, 300, 400]
     assert len(training.told) == 1 and "4 evaluations at least" in training.told[0]
-    assert f"{training.share_in_the_end():.0%} of its time" in training.told[0]
+    assert f"{portion(training.share_in_the_end())} of its time" in training.told[0]
     assert "4 evaluations at least" in why_above(training.spending, SHARE, len(training.costs))
     assert Training(clock, lambda step: 1.0).run().told == []
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sightline.diagnosis.context import portion
 from sightline.training.ranks import Ranks
 from sightline.training.spacing import FEWEST, fewest_left, next_evaluation
 from sightline.training.spending import FREE_S, Spending
@@ -85,7 +86,7 @@ class EvaluationBudget(TrainerCallback):  # type: ignore[misc]
         if self.spending.affordable(self.share, step) < fewest and expected > CLEARLY_ABOVE * self.share:
             self.tell(
                 f"a run has {FEWEST} evaluations at least: this one is so short that they will take about "
-                f"{expected:.0%} of its time, not {self.share:.0%} as eval_time_budget "
+                f"{portion(expected)} of its time, not {portion(self.share)} as eval_time_budget "
                 "asks; give eval_steps to choose yourself"
             )
 
