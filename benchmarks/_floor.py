@@ -53,8 +53,9 @@ def product_rates(model: Any) -> dict[str, float]:
     side = 2048 if like.device.type == "cpu" else 16384
     x, weight = (torch.randn(side, model.config.hidden_size, device=like.device, dtype=like.dtype) for _ in range(2))
     operations = 2 * len(x) * weight.numel()
+    products = {"torch.mm": functional.linear} | ({"oneDNN": _onednn} if like.device.type == "cpu" else {})
     rates = {}
-    for name, product in {"torch.mm": functional.linear, "oneDNN": _onednn}.items():
+    for name, product in products.items():
         seconds, began = [], time.perf_counter()
         while time.perf_counter() - began < RATE_SECONDS:
             seconds.append(clocked(lambda p=product: _waited(p(x, weight)))[0])

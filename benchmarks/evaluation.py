@@ -3,9 +3,9 @@
 512 rows (128 at the largest vocabulary) of log-normal length from 8 to 512 tokens, the first half of each masked; a
 Llama of 6 layers x 256 with vocabularies of 2,048, 49,152 and 151,936 entries; float32 on the CPU. Per vocabulary, in
 one process, the sides take turns, Sightline before each of the others, and the median of a side's passes counts; wall
-time and CPU time are shown, since other work on the machine lengthens mostly the first. Peak memory is the median of three
-processes per side, of a first pass over a quarter of the rows. The Trainer's batch sizes run from 1 to 32 on an eighth of the rows; the
-best is then measured on all. "Hooked" is a Trainer's own pass with the exact sums taken from it.
+time and CPU time are shown, since other work on the machine lengthens mostly the first. Peak memory is the median of
+three processes per side, of a first pass over a quarter of the rows. The Trainer's batch sizes run from 1 to 32 on an
+eighth of the rows; the best is then measured on all. "Hooked" is a Trainer's own pass with the exact sums taken from it.
 
 The floor is the number of multiplications that an exact loss needs (body at every token up to the last label, causal
 attention, head at the labelled positions), at the rate of the quickest float32 product measured in the same process;
@@ -19,8 +19,8 @@ On an accelerator (``--device cuda``) all sides run there, in ``--dtype``; peak 
 device's rate, and wall time counts: CPU time says nothing there.
 
 The whole takes an hour. In pieces: ``--peers`` names the sides, ``--batch-sizes`` those to choose the best from,
-``--no-memory`` leaves memory out. ``--sigma`` and ``--masked`` change the rows, ``--hidden``
-the model.
+``--no-memory`` leaves memory out. ``--sigma`` and ``--masked`` change the rows,
+``--hidden`` the model.
 
     python benchmarks/evaluation.py [--quick] [--threads N] [--rounds N] [--json FILE]
 """
@@ -140,7 +140,6 @@ def _child(case: dict[str, Any]) -> dict[str, Any]:
     import torch
     import transformers
 
-    torch.manual_seed(0)
     torch.set_num_threads(case["threads"])
     transformers.utils.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,16 @@
-"""Runs made comparable: records hold arrays, and NaN equals nothing; and where their journal lies."""
+"""Runs made comparable: records hold arrays, and NaN equals nothing; where their journal lies, and what is recorded."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from sightline.runs import Evaluation, ExampleLosses, Run
+import numpy as np
+
+from sightline.runs import Evaluation, ExampleLosses, Finding, Run, Severity
+
+FINDING = Finding("x", Severity.INFO, "something")
+EVALUATION = Evaluation(2, 1.5, ExampleLosses(np.array([3.0, 4.5]), np.array([2, 3])))
 
 
 def plain(run: Run) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import time
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sightline.journal import Recorder, read, read_lines, recorder, writer
@@ -17,18 +16,11 @@ from sightline.runs import (
     Checkpoint,
     Decision,
     Diagnosis,
-    Evaluation,
-    ExampleLosses,
-    Finding,
     Phase,
-    Severity,
     Status,
 )
 
-from .comparing import journal
-
-FINDING = Finding("x", Severity.INFO, "something")
-EVALUATION = Evaluation(2, 1.5, ExampleLosses(np.array([3.0, 4.5]), np.array([2, 3])))
+from .comparing import EVALUATION, FINDING, journal
 
 
 def test_a_silent_run_beats_its_heart_and_a_busy_one_does_not(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sightline.errors import RunFolderExists, RunFolderInUse, UsageError
@@ -13,14 +12,10 @@ from sightline.journal import Recorder, read, read_lines
 from sightline.journal.lines import RunLine
 from sightline.runs import (
     Checkpoint,
-    Evaluation,
-    ExampleLosses,
     Status,
 )
 
-from .comparing import journal, plain
-
-EVALUATION = Evaluation(2, 1.5, ExampleLosses(np.array([3.0, 4.5]), np.array([2, 3])))
+from .comparing import EVALUATION, journal, plain
 
 
 def test_a_resume_supersedes_what_came_after_its_step(tmp_path):

@@ -16,15 +16,10 @@ from sightline.runs import (
     Checkpoint,
     Evaluation,
     ExampleLosses,
-    Finding,
-    Severity,
     Status,
 )
 
-from .comparing import journal, plain
-
-FINDING = Finding("x", Severity.INFO, "something")
-EVALUATION = Evaluation(2, 1.5, ExampleLosses(np.array([3.0, 4.5]), np.array([2, 3])))
+from .comparing import EVALUATION, FINDING, journal, plain
 
 
 def test_a_line_is_there_when_log_returns(tmp_path):

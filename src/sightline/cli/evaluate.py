@@ -119,7 +119,7 @@ def _print_page(
     from rich.text import Text
 
     from sightline.terminal.layout import fit, for_terminal, words_width, wrap
-    from sightline.terminal.text import number_text, printable
+    from sightline.terminal.text import printable
 
     columns, glyphs = output_width(width), output_glyphs()
     room = words_width(columns, glyphs)
@@ -151,9 +151,7 @@ def _print_page(
         for i in index:
             example = rows.examples[int(i)]
             where = example.where.rpartition("/")[2]
-            value = f"{values[i]:9.3f}" if other is None else f"{values[i]:+9.3f}"
-            if not np.isfinite(values[i]):
-                value = f"{number_text(float(values[i])):>9}"
+            value = f"{_loss_text(float(values[i]), '.3f' if other is None else '+.3f'):>9}"
             text = f"{value}  {where}  {example.prompt_text!r} → {example.target_text!r}"
             lines.append(Text(fit("  " + printable(text), room)))
     print_lines(for_terminal(lines, glyphs, columns), no_color=no_color)

@@ -6,6 +6,7 @@ import math
 
 from sightline.decisions.policy import Policy
 from sightline.diagnosis.context import in_units_of, percent, portion
+from sightline.diagnosis.setup import saved_equal
 from sightline.runs import Action, Best, Decision, Diagnosis, Finding, Forecast, Phase, Run, Status
 from sightline.runs.gold import Choice
 
@@ -48,7 +49,7 @@ def step_to_keep(diagnosis: Diagnosis) -> int | None:
 
 def deciding_score(diagnosis: Diagnosis) -> Finding | None:
     """Return the finding that a task score disagrees with the loss and decides, None where the loss does."""
-    return next((finding for finding in diagnosis.findings if finding.kind == "score_disagrees"), None)
+    return diagnosis.finding("score_disagrees")
 
 
 def gold_choice(run: Run) -> Choice | None:
@@ -65,12 +66,10 @@ def checkpoint_of(run: Run, step: int | None) -> str | None:
 
 def _equal_checkpoint(run: Run, diagnosis: Diagnosis, keep: int | None) -> str | None:
     """Return the best of the checkpoints that cannot be told apart from an unsaved best step, None if there is none."""
-    best, curve = diagnosis.best, run.eval_loss
-    if best is None or curve is None or best.step != keep or run.status is Status.RUNNING:
+    best = diagnosis.best
+    if best is None or best.step != keep or run.status is Status.RUNNING:
         return None  # of a run that goes on the best step may be saved in a moment
-    losses = {c.step: curve.at(c.step) for c in run.checkpoints if not c.deleted and c.step in best.equivalent_steps}
-    known = {step: loss for step, loss in losses.items() if loss is not None}
-    return checkpoint_of(run, min(known, key=known.__getitem__)) if known else None
+    return checkpoint_of(run, saved_equal(run, best))
 
 
 def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]:
@@ -81,7 +80,7 @@ def _weigh(run: Run, diagnosis: Diagnosis, policy: Policy) -> tuple[Action, str]
     score = deciding_score(diagnosis)
     if score is not None:
         return _by_score(run, score, policy)
-    if any(finding.kind == "evaluation_unchanged" for finding in diagnosis.findings):
+    if diagnosis.finding("evaluation_unchanged") is not None:
         return (
             Action.CONTINUE,
             "the evaluations do not see the weights that are trained, so they tell nothing of the run",

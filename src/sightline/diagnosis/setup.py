@@ -10,7 +10,7 @@ from sightline.diagnosis.context import Context, note, percent, plural, times
 from sightline.diagnosis.learning import MEMORISED
 from sightline.diagnosis.median import median
 from sightline.diagnosis.noise import Z95
-from sightline.runs import Finding, Severity, Status
+from sightline.runs import Best, Finding, Run, Severity, Status
 
 ZERO_SHARE = 0.1
 EARLY = 0.03  # share of the run in which a first jump belongs to a missing warm-up
@@ -131,6 +131,14 @@ def resumed(context: Context) -> Finding | None:
     return note("resumed", Severity.INFO, message, (first, last), resumes=len(later))
 
 
+def saved_equal(run: Run, best: Best) -> int | None:
+    """Return the best saved step among those that cannot be told apart from the best one, None where none is saved."""
+    curve = run.eval_loss
+    steps = [c.step for c in run.checkpoints if not c.deleted and c.step in best.equivalent_steps]
+    losses = {step: loss for step in steps if curve is not None and (loss := curve.at(step)) is not None}
+    return min(losses, key=losses.__getitem__) if losses else None
+
+
 def unsaved_best(context: Context) -> Finding | None:
     """Find a best step that no checkpoint holds."""
     run, best = context.run, context.best
@@ -139,12 +147,11 @@ def unsaved_best(context: Context) -> Finding | None:
         return None
     if run.status is Status.RUNNING and best.step == int(context.series.steps[-1]):
         return None  # checkpoints are saved after the evaluation of their step
+    equal = saved_equal(run, best)
+    if equal is not None:
+        message = f"step {best.step} was not saved, but checkpoint {equal} cannot be told apart from it: keep that"
+        return note("best_not_saved", Severity.INFO, message, (best.step, best.step), nearest=equal)
     losses = {int(s): float(v) for s, v in zip(context.series.steps, context.series.losses, strict=True)}
-    equal = [step for step in kept if step in best.equivalent_steps]
-    if equal:
-        nearest = min(equal, key=losses.__getitem__)
-        message = f"step {best.step} was not saved, but checkpoint {nearest} cannot be told apart from it: keep that"
-        return note("best_not_saved", Severity.INFO, message, (best.step, best.step), nearest=nearest)
     measured = [step for step in kept if step in losses]
     nearest = min(measured, key=losses.__getitem__) if measured else min(kept, key=lambda step: abs(step - best.step))
     cost = f", {percent(losses[nearest] / best.eval_loss - 1.0, 1)} worse" if measured and best.eval_loss > 0.0 else ""

@@ -7,7 +7,7 @@ causal model cannot see them), identical rows are scored once, and rows of like 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,6 +106,8 @@ class ScoredRows:
     """Rows longer than the context."""
     cut_labels: int
     """Labels they lose."""
+    whole: bool = False
+    """Whether tokens after the last label are kept, for a model that looks ahead."""
 
     @property
     def to_score(self) -> NDArray[np.int64]:
@@ -134,7 +136,7 @@ def causal_rows(eval_set: EvalSet, context: int | None, whole: bool = False) -> 
         last = int(at[-1]) + 1 if at.size else 0  # the last label's own token is predicted, never read
         lengths.append(min(len(labels), context or len(labels)) if whole else last)
     every = [int(np.count_nonzero(labels[1:] != IGNORED)) for labels in eval_set.labels]
-    return _scored(eval_set, lengths, targets, every, context)
+    return replace(_scored(eval_set, lengths, targets, every, context), whole=whole)
 
 
 def aligned_rows(eval_set: EvalSet, context: int | None) -> ScoredRows:

@@ -24,7 +24,6 @@ from torch.nn import functional
 from sightline.evaluation import forwards
 from sightline.evaluation.batches import EvalSet, ScoredRows, causal_rows, make_batches
 from sightline.evaluation.forwards import DeviceBatch, HeadInputs
-from sightline.evaluation.lookahead import looks_ahead
 from sightline.evaluation.models import (
     Kind,
     base_model,
@@ -271,7 +270,7 @@ def choose_way(model: nn.Module, kind: Kind, vocabulary: int, eval_set: EvalSet,
     assert head is not None
     ways: dict[str, Way] = {"gathered": Gathered(model, vocabulary), "full": Full(model, vocabulary)}
     # where a model is sharded, the head's weights are whole only within its own forward; one that looks ahead needs a mask
-    if not (is_sharded(model) or is_split(model) or looks_ahead(model, eval_set)):
+    if not (is_sharded(model) or is_split(model) or scored.whole):
         ways = {"tiles": Tiles(model, head), **ways}
     mlp = last_mlp(model)
     looks = (tuple(ways), id(head.module), head.scale, head.softcap, id(mlp), "forward" in vars(base_model(model)))

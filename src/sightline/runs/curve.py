@@ -49,7 +49,7 @@ class Curve:
         if step_array.size > 1 and not bool(np.all(step_array[1:] > step_array[:-1])):
             order = np.argsort(step_array, kind="stable")
             step_array, value_array = step_array[order], value_array[order]
-            last_of_step = np.append(step_array[1:] != step_array[:-1], True)
+            last_of_step = _last_of_steps(step_array)
             if not bool(last_of_step.all()):
                 replaced = _replaced(step_array, value_array, last_of_step)
                 step_array, value_array = step_array[last_of_step], value_array[last_of_step]
@@ -89,5 +89,10 @@ def _replaced(steps: NDArray[np.int64], values: NDArray[np.float64], counts: NDA
     if not bool(other.any()):
         return None
     steps, values = steps[other], values[other]
-    last_of_step = np.append(steps[1:] != steps[:-1], True)
+    last_of_step = _last_of_steps(steps)
     return Curve(steps[last_of_step], values[last_of_step])
+
+
+def _last_of_steps(steps: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of sorted steps are the last of equal ones."""
+    return np.append(steps[1:] != steps[:-1], True)

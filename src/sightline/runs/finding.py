@@ -106,3 +106,7 @@ class Diagnosis:
     """What going on can still gain; None with too few evaluations."""
     noise: float | None = None
     """Standard deviation of one evaluation, as a share of the loss; None with too few evaluations."""
+
+    def finding(self, kind: str) -> Finding | None:
+        """Return the first finding of a kind, None where there is none."""
+        return next((finding for finding in self.findings if finding.kind == kind), None)

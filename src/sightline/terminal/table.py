@@ -12,7 +12,7 @@ from rich.text import Text
 from sightline.diagnosis.context import portion
 from sightline.runs import Phase
 from sightline.terminal.layout import columns, for_terminal, wrap
-from sightline.terminal.text import UNICODE, Glyphs, number_text, printable
+from sightline.terminal.text import UNICODE, Glyphs, number_text, printable, unit_word
 from sightline.terminal.words import PHASE_STYLES
 
 _ORDER = (Phase.DIVERGED, Phase.OVERFITTING, Phase.UNDERFITTING, Phase.HEALTHY, Phase.UNDECIDED)
@@ -75,7 +75,7 @@ def _ends(paths: Sequence[tuple[str, ...]], name: str) -> list[str]:
 
 
 def _cells(run: Mapping[str, Any], label: str) -> list[tuple[str, str]]:
-    best, unit = run["best"], {"step": "", "index": " entry"}.get(run["step_unit"], f" {run['step_unit']}")
+    best, unit = run["best"], "" if run["step_unit"] == "step" else f" {unit_word(run['step_unit'])}"
     return [
         (run["phase"], PHASE_STYLES[run["phase"]]),
         (printable(label, 200), ""),

@@ -149,7 +149,7 @@ def _few_rows(diagnosis: Diagnosis) -> int | None:
     """Return on how few rows a phase of the validation loss rests, None where they are enough or not known."""
     if diagnosis.phase not in _FEW_ROWS:
         return None
-    found = next((found for found in diagnosis.findings if found.kind == "few_validation_rows"), None)
+    found = diagnosis.finding("few_validation_rows")
     rows = None if found is None else found.evidence.get("rows")
     return rows if isinstance(rows, int) else None
 
@@ -199,7 +199,7 @@ def action_words(verdict: Verdict) -> str:
     over = run.has_ended and run.status is not Status.RUNNING
     if verdict.decision.action is Action.STOP:
         return "Stop" if not over else "Train no further"
-    if any(found.kind == "evaluation_unchanged" for found in verdict.diagnosis.findings):
+    if verdict.diagnosis.finding("evaluation_unchanged") is not None:
         return "Mend the evaluation"
     if not over:
         return "Go on"

@@ -97,7 +97,7 @@ def _why_none(watcher: SightlineCallback) -> list[str]:
     verdict = watcher.verdict
     if verdict is None or verdict.diagnosis.best is None:
         run = watcher.run
-        if verdict is not None and any(found.kind == "evaluation_unchanged" for found in verdict.diagnosis.findings):
+        if verdict is not None and verdict.diagnosis.finding("evaluation_unchanged") is not None:
             return ["the evaluations do not see the trained weights, so no checkpoint can be called best"]
         found = "was recorded" if run is None or not run.evaluations else "gave a finite loss"
         return [f"no evaluation {found}, so no checkpoint can be called best"]
